@@ -1,0 +1,38 @@
+"""Medical images in, answers tied to the pixels out: the public names, each imported on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medfm.model import load
+    from medfm.predict import ask, ask_many, stream
+    from medfm.scan import Scan
+
+    __version__: str
+
+__all__ = ["Scan", "__version__", "ask", "ask_many", "load", "stream"]
+
+# `import medfm` must cost milliseconds: torch and the readers arrive with the first name that needs them.
+_HOMES = {
+    "Scan": "medfm.scan",
+    "ask": "medfm.predict",
+    "ask_many": "medfm.predict",
+    "load": "medfm.model",
+    "stream": "medfm.predict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("medfm")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'medfm' has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,104 @@
+"""Answer metrics: examples a person would agree with, laws, and figures computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medfm import metrics
+
+LATIN = st.text(st.characters(max_codepoint=0x24F))
+
+
+@pytest.mark.parametrize(
+    ("said", "truth"),
+    [
+        ("Yes.", "yes"),
+        ("the left lung", "Left Lung"),
+        ("T2-weighted", "t2 weighted"),
+        ("two", "2"),
+        ("Liver, Heart", "liver heart"),
+        ("  a   CT ", "CT"),
+        ("The", "the"),
+        ("ＭＲＩ", "MRI"),
+    ],
+)
+def test_same_answer(said: str, truth: str) -> None:
+    assert metrics.exact_match(said, truth) == 1.0
+
+
+@pytest.mark.parametrize(("said", "truth"), [("1.5", "15"), ("left", "right"), ("", "yes"), ("no", "not")])
+def test_other_answer(said: str, truth: str) -> None:
+    assert metrics.exact_match(said, truth) == 0.0
+
+
+@given(LATIN)
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = metrics.normalise_answer(text)
+    assert metrics.normalise_answer(once) == once
+    assert once == " ".join(once.split())
+
+
+@given(LATIN, LATIN)
+def test_token_f1_is_symmetric_bounded_and_one_where_exact(a: str, b: str) -> None:
+    assert 0.0 <= metrics.token_f1(a, b) == metrics.token_f1(b, a) <= 1.0
+    assert metrics.token_f1(a, a) == 1.0
+    assert metrics.exact_match(a, b) <= metrics.token_f1(a, b)
+
+
+def test_token_f1_by_hand() -> None:
+    assert metrics.token_f1("left upper lobe", "upper lobe") == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
+    assert metrics.token_f1("heart heart", "heart") == pytest.approx(2 / 3)  # a repeated word is counted once
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
+def test_interval_holds_the_mean_and_repeats(rows: list[tuple[int, bool]]) -> None:
+    clusters, scores = [r[0] for r in rows], [float(r[1]) for r in rows]
+    one = metrics.bootstrap_interval(scores, clusters, resamples=200)
+    assert one == metrics.bootstrap_interval(scores, clusters, resamples=200)
+    assert min(scores) <= one.low <= one.high <= max(scores)
+    assert one.value == pytest.approx(np.mean(scores))
+    assert one.n == len(rows)
+
+
+def test_images_are_resampled_not_questions() -> None:
+    """Ten questions about one image say as much as one: the interval must not shrink when rows are repeated."""
+    scores = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    images = list(range(8))
+    single = metrics.bootstrap_interval(scores, images)
+    repeated = metrics.bootstrap_interval(np.repeat(scores, 10), [i for i in images for _ in range(10)])
+    assert (repeated.low, repeated.high) == pytest.approx((single.low, single.high))
+    as_if_independent = metrics.bootstrap_interval(np.repeat(scores, 10), range(80))
+    assert as_if_independent.high - as_if_independent.low < single.high - single.low
+
+
+def test_interval_has_about_its_level() -> None:
+    """95 % intervals of a known mean hold it in about 95 % of repeated experiments."""
+    random = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        interval = metrics.bootstrap_interval(random.random(100) < 0.7, range(100), resamples=400, seed=seed)
+        hits += interval.low <= 0.7 <= interval.high
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_nothing_measured_is_said_so() -> None:
+    empty = metrics.bootstrap_interval([], [])
+    assert math.isnan(empty.value)
+    assert empty.as_dict() == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(ValueError, match="one name per score"):
+        metrics.bootstrap_interval([1.0], ["a", "b"])
+
+
+def test_calibration() -> None:
+    assert metrics.expected_calibration_error([1.0, 1.0], [1.0, 1.0]) == pytest.approx(0.0)
+    assert metrics.expected_calibration_error([0.9] * 10, [1.0] * 5 + [0.0] * 5) == pytest.approx(0.4, abs=1e-6)
+    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
+        metrics.expected_calibration_error([1.2], [1.0])
+    with pytest.raises(ValueError, match="non-zero"):
+        metrics.expected_calibration_error([], [])
