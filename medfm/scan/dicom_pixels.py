@@ -1,0 +1,152 @@
+"""DICOM pixels: decoding, colour, MONOCHROME1 and the rescale, each done exactly once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfm.errors import ScanError
+from medfm.scan.dicom_header import Slice
+from medfm.scan.raw import Request, lean
+from medfm.scan.volumes import rescale
+
+__all__ = ["decode"]
+
+_PIXEL_TAGS = [
+    "SpecificCharacterSet", "SOPClassUID", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+    "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths", "ModalityLUTSequence", "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
+    "AlphaPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData", "PaletteColorLookupTableUID",
+    "SmallestImagePixelValue", "LargestImagePixelValue",
+]  # fmt: skip
+
+
+def decode(slices: Sequence[Slice], request: Request, notes: list[str], *, quantitative: bool) -> NDArray:
+    """Decode slices, in their order, into (D, H, W) or (D, H, W, 3).
+
+    quantitative: the values are a physical quantity (HU): MONOCHROME1, a wish for display, must not invert them.
+    Files are decoded by a few threads; whole stored ranges that fit keep 16 bits.
+    """
+    runs = [list(run) for _, run in groupby(slices, key=lambda item: item.path)]
+    said: set[str] = set()
+
+    def work(run: list[Slice]) -> list[NDArray]:
+        return _decode_file(run, request, said, quantitative)
+
+    out: NDArray | None = None
+    position = 0
+    for picture in _in_order(work, runs):
+        if out is None:
+            out = np.empty((len(slices), *picture.shape), dtype=picture.dtype)
+        if picture.shape != out.shape[1:]:
+            raise ScanError(f"{request.shown}: slices of different sizes are in one series; they cannot be stacked.")
+        wide = np.promote_types(out.dtype, picture.dtype)
+        if wide != out.dtype:
+            out = out.astype(np.float32 if wide.kind == "f" else wide)
+        out[position] = picture
+        position += 1
+    assert out is not None
+    notes.extend(sorted(said))
+    return out
+
+
+def _in_order(work: Callable[[list[Slice]], list[NDArray]], runs: list[list[Slice]]) -> Iterator[NDArray]:
+    """Results of `work` over `runs` in order, by threads when there are several."""
+    if len(runs) == 1:
+        yield from work(runs[0])
+        return
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for pictures in pool.map(work, runs):
+            yield from pictures
+
+
+def _decode_file(run: list[Slice], request: Request, said: set[str], quantitative: bool) -> list[NDArray]:
+    """All wanted frames of one file."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        ds = pydicom.dcmread(run[0].path, force=True, specific_tags=_PIXEL_TAGS)  # type: ignore[arg-type]
+        if "TransferSyntaxUID" not in ds.file_meta:
+            implicit, little = ds.original_encoding
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    except Exception as error:
+        raise ScanError(f"{request.shown}: the DICOM file is truncated or damaged ({type(error).__name__}).") from None
+    if not any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise ScanError(f"{request.shown}: a DICOM image without pixel data. Export it again with its pixels.")
+    pictures = []
+    for item in run:
+        try:
+            pixels = pixel_array(ds, index=item.index)
+        except Exception as error:
+            syntax = ds.file_meta.TransferSyntaxUID
+            raise ScanError(
+                f"{request.shown}: the pixels cannot be decoded ({syntax.name if syntax.is_private is False else syntax}, "
+                f"{type(error).__name__}): truncated, damaged, or compressed in a way that is not supported."
+            ) from None
+        pictures.append(_values(ds, pixels, item, said, quantitative))
+    return pictures
+
+
+def _values(ds: Any, pixels: NDArray, item: Slice, said: set[str], quantitative: bool) -> NDArray:
+    """Stored pixels to values: palette, colour depth, MONOCHROME1, modality table or rescale."""
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+    kind = str(ds.get("PhotometricInterpretation", ""))
+    if kind == "PALETTE COLOR":
+        return _eight_bits(apply_color_lut(pixels, ds), said)
+    if pixels.ndim == 3:
+        return _eight_bits(pixels, said, int(ds.get("BitsStored", 8)))
+    if kind == "MONOCHROME1":
+        if quantitative:
+            said.add("The header asks for inverted display (MONOCHROME1); the values are HU and were kept.")
+        else:
+            pixels = _invert(pixels, ds)
+    if ds.get("ModalityLUTSequence"):
+        return lean(np.asarray(apply_modality_lut(pixels, ds)))
+    return lean(rescale(pixels, item.slope, item.intercept))
+
+
+def _invert(pixels: NDArray, ds: Any) -> NDArray:
+    """Mirror stored values within the range of their bits, the same for every slice."""
+    if pixels.dtype.kind == "f":
+        return -pixels
+    bits = int(ds.get("BitsStored", 8 * pixels.dtype.itemsize))
+    ends = -(2 ** (bits - 1)) + 2 ** (bits - 1) - 1 if pixels.dtype.kind == "i" else 2**bits - 1
+    return ends - pixels.astype(np.int64)
+
+
+def _eight_bits(pixels: NDArray, said: set[str], bits: int = 0) -> NDArray:
+    """RGB of more than 8 bits to uint8."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    shift = (bits or 8 * pixels.dtype.itemsize) - 8
+    said.add("The colours had more than 8 bits; 8 were kept.")
+    return (pixels >> max(shift, 0)).clip(0, 255).astype(np.uint8)
+
+
+def fingerprint(item: Slice) -> object:
+    """Tells a copy of a slice from another picture at the same position: a digest of the stored pixels."""
+    import hashlib
+
+    import pydicom
+
+    if item.frames > 1:
+        return item.index
+    try:
+        ds = pydicom.dcmread(item.path, force=True, specific_tags=["PixelData"])  # type: ignore[list-item]
+        return hashlib.sha256(ds.PixelData).hexdigest()
+    except Exception:
+        return item.path
