@@ -56,7 +56,7 @@ def torch_tensors(source: Path, folder: Path) -> None:
 
 
 def gguf_llama(source: Path, folder: Path) -> None:
-    """Dequantise a Llama-type GGUF into a folder that `transformers` opens offline, tokenizer and chat template included.
+    """Dequantise a Llama-type GGUF into a folder that `transformers` opens offline, with tokenizer and chat template.
 
     Weights are written as float32: what the CPU computes in, and memory-mapped without a cast.
     """
@@ -70,11 +70,13 @@ def gguf_llama(source: Path, folder: Path) -> None:
     meta = {key: field.contents() for key, field in reader.fields.items()}
     if meta.get("general.architecture") != "llama" or meta.get("tokenizer.ggml.model") != "gpt2":
         raise WeightsError(
-            f"{source.name} is a {meta.get('general.architecture')} with a {meta.get('tokenizer.ggml.model')} tokenizer; "
-            "only Llama networks with a byte-level BPE (gpt2) tokenizer are converted."
+            f"{source.name} is a {meta.get('general.architecture')} with a {meta.get('tokenizer.ggml.model')} "
+            "tokenizer; only Llama networks with a byte-level BPE (gpt2) tokenizer are converted."
         )
     save_file(dict(_llama_tensors(reader, meta)), folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", _llama_config(meta, tied="output.weight" not in {t.name for t in reader.tensors}))
+    _write_json(
+        folder / "config.json", _llama_config(meta, tied="output.weight" not in {t.name for t in reader.tensors})
+    )
     _write_json(folder / "generation_config.json", _special_ids(meta))
     _save_tokenizer(meta, folder)
 
@@ -95,11 +97,15 @@ def _llama_tensors(reader: GGUFReader, meta: dict[str, Any]) -> Iterator[tuple[s
             continue
         block, layer, part = (*stem.split("."), "", "")[:3]
         if block != "blk" or part not in LLAMA_LAYER_NAMES:
-            raise WeightsError(f"GGUF tensor {tensor.name!r} has no place in a Llama network; the file is of another model.")
+            raise WeightsError(
+                f"GGUF tensor {tensor.name!r} has no place in a Llama network; the file is of another model."
+            )
         if part in heads:
             # llama.cpp interleaves each head's two rotary halves; transformers keeps them one after the other
             rows, columns = array.shape
-            array = array.reshape(heads[part], rows // heads[part] // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+            array = (
+                array.reshape(heads[part], rows // heads[part] // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+            )
         yield f"model.layers.{layer}.{LLAMA_LAYER_NAMES[part]}.weight", np.ascontiguousarray(array)
 
 
@@ -142,7 +148,9 @@ def _save_tokenizer(meta: dict[str, Any], folder: Path) -> None:
     digits = [pre_tokenizers.Digits(individual_digits=True)] if splits_digits else []
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*digits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    control = [token for token, kind in zip(tokens, meta["tokenizer.ggml.token_type"], strict=True) if kind == CONTROL_TOKEN]
+    control = [
+        token for token, kind in zip(tokens, meta["tokenizer.ggml.token_type"], strict=True) if kind == CONTROL_TOKEN
+    ]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
     ids = _special_ids(meta)
     fast = PreTrainedTokenizerFast(

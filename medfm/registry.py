@@ -1,0 +1,46 @@
+"""Names that recipes use for parts, and where each part is; a part's module is imported when its name is resolved."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from medfm.errors import UnknownName
+
+__all__ = ["names", "resolve"]
+
+# kind -> name -> "module:Attribute". Adding a part is one line here.
+_PARTS: dict[str, dict[str, str]] = {
+    "encoders": {
+        "hybrid": "medfm.encoders.hybrid:HybridEncoder",
+        "hub": "medfm.encoders.hub:HubEncoder",
+    },
+    "heads": {
+        "structures": "medfm.heads.structures:StructureHead",
+        "tags": "medfm.heads.tags:TagHead",
+    },
+    "objectives": {
+        "grounded": "medfm.objectives.grounded:Grounded",
+        "instruct": "medfm.objectives.instruct:Instruct",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of one kind of part, sorted. Raises UnknownName for an unknown kind."""
+    return sorted(_pick(_PARTS, kind, "kind of part"))
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The class or function registered as `name`. Raises UnknownName, with the nearest name there is."""
+    module, attribute = _pick(_pick(_PARTS, kind, "kind of part"), name, kind.removesuffix("s")).split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _pick(table: dict[str, Any], name: str, what: str) -> Any:
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(str(name), table, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownName(f"no {what} is called {name!r}; known are {', '.join(sorted(table))}.{hint}")
