@@ -1,0 +1,26 @@
+"""The command line: `medfm ask | chat | evaluate | train | models | doctor`."""
+
+from __future__ import annotations
+
+import sys
+
+from medfm.cli.commands import app
+from medfm.errors import MedfmError, SeriesChoice
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line. A MedfmError ends it with one message and code 2; anything else keeps its traceback."""
+    try:
+        app()
+    except SeriesChoice as error:
+        from medfm.cli.show import series_choice
+
+        series_choice(error)
+        sys.exit(2)
+    except MedfmError as error:
+        from medfm.cli.show import failure
+
+        failure(str(error))
+        sys.exit(2)

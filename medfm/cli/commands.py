@@ -1,0 +1,145 @@
+"""What can be typed: names, options and help of each command; the work is imported when a command runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="medfm",
+    help="Ask about a medical scan, chat with it, train on your own. Assists; does not diagnose.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # an unexpected error keeps Python's own traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+evaluate = typer.Typer(help="Measure a model on data with known answers.", no_args_is_help=True)
+app.add_typer(evaluate, name="evaluate")
+
+
+class Plane(StrEnum):
+    """The three planes a volume can be cut in."""
+
+    axial = "axial"
+    coronal = "coronal"
+    sagittal = "sagittal"
+
+
+Adapter = Annotated[str, typer.Option(help="A name from `medfm models`, or a folder.", metavar="NAME")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import medfm
+
+        typer.echo(medfm.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _medfm(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+@app.command()
+def ask(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE [QUESTION]...", help="A scan (file, folder or zip) and what you want to know."),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Ask about the scan that ships with medfm; leave FILE out.")
+    ] = False,
+    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    frame: Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.")] = None,
+    plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
+    adapter: Adapter = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per answer and line.")] = False,
+) -> None:
+    """Ask about a scan. Without a question, ask one after another: the scan is read only once."""
+    from medfm.cli import asking
+
+    file, questions = asking.split_words(words or [], demo=demo)
+    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
+    request = asking.Request(file, number, frame, plane.value if plane else None, adapter, as_json)
+    asking.ask(request, questions)
+
+
+@app.command()
+def chat(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    host: Annotated[str, typer.Option(help="Other machines reach the page only if you change this.")] = "127.0.0.1",
+    adapter: Adapter = "default",
+) -> None:
+    """Open the chat page in a browser on this machine."""
+    import runpy
+
+    from medfm.assets import root
+
+    # apps/ holds scripts, not packages, so the page is run as one and not imported
+    runpy.run_path(str(root() / "apps" / "chat" / "app.py"))["launch"](adapter, host=host, port=port)
+
+
+@evaluate.command("vqa")
+def evaluate_vqa(
+    data: Annotated[
+        Path, typer.Argument(help="JSON lines: image, question, answer, answer_type.", metavar="DATA.jsonl")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for predictions.jsonl and metrics.json.", metavar="DIR")],
+    adapter: Adapter = "default",
+    baseline_data: Annotated[
+        Path | None, typer.Option(help="Where the most frequent answers are learned.", metavar="TRAIN.jsonl")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions.", metavar="N")] = None,
+) -> None:
+    """Exact match on questions about images, beside a blank image and the most frequent answer."""
+    from medfm.cli.show import evaluation
+    from medfm.evaluate.rows import read_rows
+
+    read_rows(data, limit=1)  # a wrong path is told before the model loads
+    import medfm
+    from medfm.evaluate import evaluate_vqa as run
+
+    metrics = run(medfm.load(adapter), data, output=output, baseline_data=baseline_data, limit=limit)
+    evaluation(metrics, output)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe of tasks/ by name, or a YAML file.", metavar="RECIPE")],
+    output: Annotated[Path, typer.Option(help="Folder for the trained adapter.", metavar="DIR")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
+) -> None:
+    """Train or fine-tune as a recipe says."""
+    from medfm.config import load_recipe
+
+    chosen = load_recipe(recipe, overrides or [])
+    from medfm.cli.show import note
+    from medfm.train.loop import train as run
+
+    note(f"trained: {run(chosen, output=output, resume=resume)}")
+
+
+@app.command()
+def models() -> None:
+    """List the trained adapters that are here, and whether the base weights are."""
+    from medfm.cli.show import adapters
+
+    adapters()
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Check this machine: what is installed, what is missing, what to do. Code 1 if questions cannot be answered."""
+    from medfm.cli.doctor import examine
+    from medfm.cli.show import findings
+
+    if not findings(examine(), as_json=as_json):
+        raise typer.Exit(1)

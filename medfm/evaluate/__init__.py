@@ -1,0 +1,5 @@
+"""Measuring a model on data with known answers, with baselines and intervals beside every figure."""
+
+from medfm.evaluate.vqa import evaluate_vqa
+
+__all__ = ["evaluate_vqa"]

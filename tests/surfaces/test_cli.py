@@ -1,0 +1,184 @@
+"""The command line from end to end, with a fake model behind it: what goes to which stream, codes, errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from medfm.cli import main
+
+BRIGHT = "is the picture bright?"
+
+
+class Result(NamedTuple):
+    """Code and the two streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def medfm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Type a command."""
+
+    def run(*words: str, typed: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["medfm", *words])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return Result(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_help_names_every_command(medfm: Any) -> None:
+    result = medfm("--help")
+    assert result.code == 0
+    for command in ("ask", "chat", "evaluate", "train", "models", "doctor"):
+        assert command in result.out
+    for command in (["ask"], ["chat"], ["evaluate", "vqa"], ["train"], ["models"], ["doctor"]):
+        assert medfm(*command, "--help").code == 0
+
+
+def test_only_the_answer_is_on_stdout(medfm: Any, pictures: Path, fake_verbs: Any) -> None:
+    result = medfm("ask", str(pictures / "bright.png"), BRIGHT)
+    assert (result.code, result.out) == (0, "Yes\n")
+    assert "confidence moderate (0.80)" in result.err
+    assert "evidence: bright: (1, 2) to (5, 6) px, slice 0, score 0.80" in result.err
+    assert "does not diagnose" in result.err
+
+
+def test_several_questions_encode_the_scan_once(medfm: Any, pictures: Path, fake_verbs: Any) -> None:
+    result = medfm("ask", str(pictures / "bright.png"), BRIGHT, "what modality is this?")
+    assert result.out == "Yes\nMRI\n"
+    assert len(fake_verbs.encoded) == 1
+
+
+def test_without_a_question_each_line_is_one(medfm: Any, pictures: Path, fake_verbs: Any) -> None:
+    result = medfm("ask", str(pictures / "dark.png"), typed=f"{BRIGHT}\nwhat modality is this?\n\nnever asked\n")
+    assert result.out == "No\nMRI\n"
+    assert len(fake_verbs.encoded) == 1
+
+
+def test_an_abstention_is_not_an_answer(medfm: Any, pictures: Path, fake_verbs: Any) -> None:
+    result = medfm("ask", str(pictures / "dark.png"), "is there a nodule?")
+    assert result.out.startswith("not answered")
+    assert "below 0.50" in result.err
+    assert "confidence" not in result.out.removeprefix("not answered: confidence")
+
+
+def test_words_stream_to_a_terminal(
+    medfm: Any, pictures: Path, fake_verbs: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    result = medfm("ask", str(pictures / "dark.png"), "anything else")
+    assert result.out == "I do not know that one\n"
+
+
+def test_json_is_one_object_per_line(medfm: Any, pictures: Path, fake_verbs: Any) -> None:
+    result = medfm("ask", str(pictures / "bright.png"), BRIGHT, "is there a nodule?", "--json")
+    first, second = map(json.loads, result.out.splitlines())
+    assert (first["text"], first["question"], first["evidence"][0]["kind"]) == ("Yes", BRIGHT, "box")
+    assert first["scan"]["shape"] == [1, 1, 24, 32]
+    assert second["abstained"]
+    assert str(pictures) not in result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["ask"], "No file was given"),
+        (["ask", "/nowhere/scan.dcm", "q"], "scan.dcm"),
+        (["ask", "{pictures}/broken.png", "q"], "broken.png"),
+        (["ask", "{pictures}/dark.png", "q", "--plane", "axial"], "flat picture"),
+        (["evaluate", "vqa", "/nowhere.jsonl", "--output", "{pictures}/out"], "no such file"),
+    ],
+)
+def test_a_mistake_is_one_message_and_code_2(
+    medfm: Any, pictures: Path, fake_verbs: Any, words: list[str], expected: str
+) -> None:
+    result = medfm(*(word.format(pictures=pictures) for word in words))
+    assert result.code == 2
+    assert expected in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+
+
+def test_an_unexpected_error_keeps_its_traceback(
+    medfm: Any, pictures: Path, fake_verbs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import medfm as package
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(package.predict, "ask", broken)
+    monkeypatch.setattr(sys, "argv", ["medfm", "ask", str(pictures / "dark.png"), "q"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_several_series_become_a_numbered_table(
+    medfm: Any, fake_verbs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from medfm.errors import SeriesChoice
+    from medfm.scan import Scan
+
+    def read(*_: Any, **__: Any) -> Scan:
+        raise SeriesChoice("2 series were found", ["MR, 20 slices, t1 [bold]", "MR, 1 slice, localiser"])
+
+    monkeypatch.setattr(Scan, "read", read)
+    result = medfm("ask", str(tmp_path), "q")
+    assert result.code == 2
+    assert "localiser" in result.err
+    assert "[bold]" in result.err  # a header's text is shown, not obeyed
+    assert "--series N" in result.err
+
+
+def test_a_header_cannot_steer_the_terminal() -> None:
+    from medfm.cli.show import printable
+
+    assert printable("a\x1b[2Jb\x07c\u202e") == "a[2Jbc"
+
+
+def test_evaluate_writes_and_shows_the_figures(medfm: Any, pictures: Path, fake_verbs: Any, tmp_path: Path) -> None:
+    row = {"image": "bright.png", "question": BRIGHT, "answer": "yes", "answer_type": "CLOSED"}
+    (pictures / "rows.jsonl").write_text(json.dumps(row))
+    result = medfm("evaluate", "vqa", str(pictures / "rows.jsonl"), "--output", str(tmp_path / "out"))
+    assert result.code == 0
+    assert "same model, blank image" in result.err
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["model"]["name"] == "default"
+
+
+def test_models_lists_cards(medfm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import medfm.assets as assets
+
+    card = tmp_path / "adapters" / "mine"
+    card.mkdir(parents=True)
+    (card / "README.md").write_text("---\nlicense: cc-by-4.0\nbase_model: some/base\n---\n# mine\n")
+    monkeypatch.setattr(assets, "root", lambda: tmp_path)
+    result = medfm("models")
+    assert result.code == 0
+    for cell in ("mine", "some/base", "cc-by-4.0", "not measured"):
+        assert cell in result.out
+
+
+def test_doctor_says_what_to_do(medfm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import medfm.assets as assets
+
+    monkeypatch.setattr(assets, "root", lambda: tmp_path)  # nothing is shipped here
+    result = medfm("doctor")
+    assert result.code == 1
+    assert "reinstall medfm" in result.out
+    report = json.loads(medfm("doctor", "--json").out)
+    assert not report["healthy"]
+    assert {"what", "found", "state", "advice"} == set(report["findings"][0])
