@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from medfm.errors import ScanError, SeriesChoice
 from medfm.scan.limits import check_room, check_size
 from medfm.scan.orientation import diagonal_affine
-from medfm.scan.pictures import colour_or_grey
 from medfm.scan.raw import RawScan, Request, choose_frame
+from medfm.scan.values import colour_or_grey
 
 __all__ = ["raw_from_array", "read_npy", "read_npz"]
 

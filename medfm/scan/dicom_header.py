@@ -77,7 +77,7 @@ def read_header(path: Path, shown: str) -> Dataset:
     import pydicom
 
     try:
-        return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=HEADER_TAGS)  # type: ignore[arg-type]
+        return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=HEADER_TAGS)
     except Exception as error:  # pydicom raises many types on damaged files, some quoting the header
         raise ScanError(f"{shown}: the DICOM header is truncated or damaged ({type(error).__name__}).") from None
 
@@ -170,7 +170,9 @@ def _slice(
     dose = _number(_get(header, "DoseGridScaling"))
     if slope == 0:
         raise ScanError(f"{request.shown}: the rescale slope is 0, every voxel would be the same. Export again.")
-    spacing = _spacing(look("PixelMeasuresSequence", "PixelSpacing"), header, request)
+    spacing = _spacing(
+        look("PixelMeasuresSequence", "PixelSpacing"), header, place is not None and axes is not None, request
+    )
     gap = _number(look("PixelMeasuresSequence", "SpacingBetweenSlices"))
     thick = _number(look("PixelMeasuresSequence", "SliceThickness"))
     return Slice(
@@ -202,23 +204,23 @@ def _axes(orientation: list[float], request: Request) -> np.ndarray:
     lengths = np.linalg.norm(axes, axis=1)
     if np.abs(lengths - 1).max() > 0.05 or abs(float(axes[0] @ axes[1])) > 0.02:
         raise ScanError(
-            f"{request.shown}: Image Orientation (Patient) is not two perpendicular unit vectors; the header is damaged."
+            f"{request.shown}: Image Orientation (Patient) is not two perpendicular unit vectors: a damaged header."
         )
     return axes / lengths[:, None]
 
 
-def _spacing(pixel_spacing: Any, header: Dataset, request: Request) -> tuple[float, float] | None:
+def _spacing(pixel_spacing: Any, header: Dataset, placed: bool, request: Request) -> tuple[float, float] | None:
     """(between rows, between columns) in mm: of the patient, else of the detector, else of the ultrasound region."""
     candidates = (pixel_spacing, _get(header, "ImagerPixelSpacing"), _get(header, "NominalScannedPixelSpacing"))
     for value in candidates:
         numbers = _floats(value, 2)
-        if numbers:
-            if min(numbers) <= 0:
-                raise ScanError(
-                    f"{request.shown}: pixel spacing {numbers[0]:g} x {numbers[1]:g} mm; both must be positive. "
-                    "Correct the DICOM header."
-                )
+        if numbers and min(numbers) > 0:
             return numbers[0], numbers[1]
+        if numbers and placed:  # a picture without geometry may leave it at 0: then it is unknown
+            raise ScanError(
+                f"{request.shown}: pixel spacing {numbers[0]:g} x {numbers[1]:g} mm; both must be positive. "
+                "Correct the DICOM header."
+            )
     regions = _get(header, "SequenceOfUltrasoundRegions")
     if regions and _number(_get(regions[0], "PhysicalUnitsXDirection")) == 3:  # 3 = cm
         x, y = _number(_get(regions[0], "PhysicalDeltaX")), _number(_get(regions[0], "PhysicalDeltaY"))

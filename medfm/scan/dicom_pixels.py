@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from medfm.errors import ScanError
 from medfm.scan.dicom_header import Slice
-from medfm.scan.raw import Request, lean
-from medfm.scan.volumes import rescale
+from medfm.scan.raw import Request
+from medfm.scan.values import lean, rescale
 
 __all__ = ["decode"]
 
@@ -26,7 +26,7 @@ _PIXEL_TAGS = [
     "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
     "AlphaPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
     "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData", "PaletteColorLookupTableUID",
+    "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
     "SmallestImagePixelValue", "LargestImagePixelValue",
 ]  # fmt: skip
 
@@ -44,8 +44,7 @@ def decode(slices: Sequence[Slice], request: Request, notes: list[str], *, quant
         return _decode_file(run, request, said, quantitative)
 
     out: NDArray | None = None
-    position = 0
-    for picture in _in_order(work, runs):
+    for position, picture in enumerate(_in_order(work, runs)):
         if out is None:
             out = np.empty((len(slices), *picture.shape), dtype=picture.dtype)
         if picture.shape != out.shape[1:]:
@@ -54,7 +53,6 @@ def decode(slices: Sequence[Slice], request: Request, notes: list[str], *, quant
         if wide != out.dtype:
             out = out.astype(np.float32 if wide.kind == "f" else wide)
         out[position] = picture
-        position += 1
     assert out is not None
     notes.extend(sorted(said))
     return out
@@ -77,7 +75,7 @@ def _decode_file(run: list[Slice], request: Request, said: set[str], quantitativ
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
-        ds = pydicom.dcmread(run[0].path, force=True, specific_tags=_PIXEL_TAGS)  # type: ignore[arg-type]
+        ds = pydicom.dcmread(run[0].path, force=True, specific_tags=_PIXEL_TAGS)
         if "TransferSyntaxUID" not in ds.file_meta:
             implicit, little = ds.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -89,15 +87,45 @@ def _decode_file(run: list[Slice], request: Request, said: set[str], quantitativ
     pictures = []
     for item in run:
         try:
-            pixels = pixel_array(ds, index=item.index)
-        except Exception as error:
-            syntax = ds.file_meta.TransferSyntaxUID
+            _check_stream(ds, item, request)
+            pictures.append(_values(ds, pixel_array(ds, index=item.index), item, said, quantitative))
+        except ScanError:
+            raise
+        except Exception as error:  # every decoder has its own errors
             raise ScanError(
-                f"{request.shown}: the pixels cannot be decoded ({syntax.name if syntax.is_private is False else syntax}, "
-                f"{type(error).__name__}): truncated, damaged, or compressed in a way that is not supported."
+                f"{request.shown}: the pixels cannot be decoded ({type(error).__name__}, transfer syntax "
+                f"{ds.file_meta.TransferSyntaxUID.name}): truncated, damaged, or of a kind that is not supported."
             ) from None
-        pictures.append(_values(ds, pixels, item, said, quantitative))
     return pictures
+
+
+def _check_stream(ds: Any, item: Slice, request: Request) -> None:
+    """Refuse a compressed picture whose own size is not the header's, before a decoder takes memory for it."""
+    from pydicom.encaps import get_frame
+
+    if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    size = _stream_size(get_frame(ds.PixelData, item.index, number_of_frames=item.frames))
+    if size is not None and size != (item.rows, item.columns):
+        raise ScanError(
+            f"{request.shown}: the compressed picture says {size[1]} x {size[0]} pixels, the header "
+            f"{item.columns} x {item.rows}; the file is damaged."
+        )
+
+
+def _stream_size(stream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG 2000 or JPEG codestream gives; None when there is no such marker."""
+    at = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # JPEG 2000: SOC, then SIZ
+    if at >= 0 and len(stream) >= at + 24:
+        right, low, left, top = (int.from_bytes(stream[at + n : at + n + 4]) for n in (8, 12, 16, 20))
+        return low - top, right - left
+    at = 2
+    while stream[:2] == b"\xff\xd8" and at + 9 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4])
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
+            return int.from_bytes(stream[at + 5 : at + 7]), int.from_bytes(stream[at + 7 : at + 9])
+        at += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def _values(ds: Any, pixels: NDArray, item: Slice, said: set[str], quantitative: bool) -> NDArray:
@@ -106,7 +134,7 @@ def _values(ds: Any, pixels: NDArray, item: Slice, said: set[str], quantitative:
 
     kind = str(ds.get("PhotometricInterpretation", ""))
     if kind == "PALETTE COLOR":
-        return _eight_bits(apply_color_lut(pixels, ds), said)
+        return _palette(np.asarray(apply_color_lut(pixels, ds)))
     if pixels.ndim == 3:
         return _eight_bits(pixels, said, int(ds.get("BitsStored", 8)))
     if kind == "MONOCHROME1":
@@ -124,17 +152,23 @@ def _invert(pixels: NDArray, ds: Any) -> NDArray:
     if pixels.dtype.kind == "f":
         return -pixels
     bits = int(ds.get("BitsStored", 8 * pixels.dtype.itemsize))
-    ends = -(2 ** (bits - 1)) + 2 ** (bits - 1) - 1 if pixels.dtype.kind == "i" else 2**bits - 1
+    ends = -1 if pixels.dtype.kind == "i" else 2**bits - 1  # lowest plus highest stored value
     return ends - pixels.astype(np.int64)
 
 
-def _eight_bits(pixels: NDArray, said: set[str], bits: int = 0) -> NDArray:
+def _palette(colours: NDArray) -> NDArray:
+    """Palette colours to uint8. Some writers put 8-bit colours into 16-bit tables without scaling them."""
+    if colours.dtype == np.uint8 or colours.max(initial=0) <= 255:
+        return colours.astype(np.uint8)
+    return (colours >> 8).astype(np.uint8)
+
+
+def _eight_bits(pixels: NDArray, said: set[str], bits: int) -> NDArray:
     """RGB of more than 8 bits to uint8."""
     if pixels.dtype == np.uint8:
         return pixels
-    shift = (bits or 8 * pixels.dtype.itemsize) - 8
     said.add("The colours had more than 8 bits; 8 were kept.")
-    return (pixels >> max(shift, 0)).clip(0, 255).astype(np.uint8)
+    return (pixels >> max(bits - 8, 0)).clip(0, 255).astype(np.uint8)
 
 
 def fingerprint(item: Slice) -> object:
@@ -146,7 +180,7 @@ def fingerprint(item: Slice) -> object:
     if item.frames > 1:
         return item.index
     try:
-        ds = pydicom.dcmread(item.path, force=True, specific_tags=["PixelData"])  # type: ignore[list-item]
+        ds = pydicom.dcmread(item.path, force=True, specific_tags=["PixelData"])
         return hashlib.sha256(ds.PixelData).hexdigest()
     except Exception:
         return item.path

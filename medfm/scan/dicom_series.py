@@ -14,8 +14,8 @@ from medfm.scan import orientation
 from medfm.scan.dicom_header import Slice, identity_of, quiet, read_header, slices_of
 from medfm.scan.dicom_pixels import decode
 from medfm.scan.dicom_words import body_part_of, modality_of, safe_description, units_of
-from medfm.scan.pictures import colour_or_grey
 from medfm.scan.raw import RawScan, Request, choose_frame
+from medfm.scan.values import colour_or_grey
 
 __all__ = ["read_dicom"]
 
@@ -78,7 +78,7 @@ def _choose(stacks: list[list[Slice]], request: Request) -> list[Slice]:
         numbers = list(range(len(stacks)))
     lines = "\n".join(f"  {n}: {text}" for n, text in list(zip(numbers, listed, strict=True))[:50])
     raise SeriesChoice(
-        f"{request.shown}: {len(listed)} series (or orientations and sizes within one); choose with series=NUMBER:\n{lines}",
+        f"{request.shown}: {len(listed)} series (or sizes and orientations within one); choose with series=:\n{lines}",
         listed,
     )
 
@@ -156,7 +156,7 @@ def _unplaced(stack: list[Slice], request: Request, notes: list[str]) -> tuple[l
 
 def _location(item: Slice) -> tuple[float, ...]:
     try:
-        return (float(item.header.get("SliceLocation")), *item.order)  # type: ignore[arg-type]
+        return (float(item.header.get("SliceLocation")), *item.order)
     except (TypeError, ValueError):
         return (0.0, *item.order)
 
@@ -248,7 +248,8 @@ def _step(
         missing = int(sum(round(gap / usual) - 1 for gap in gaps if gap > 1.5 * usual))
         if missing:
             notes.append(
-                f"About {missing} slices are missing ({int((gaps > 1.5 * usual).sum())} gaps); distances across them are too short."
+                f"About {missing} slices are missing ({int((gaps > 1.5 * usual).sum())} gaps): "
+                "distances across a gap come out too short."
             )
         else:
             notes.append(

@@ -38,8 +38,9 @@ def read_file(path: Path, request: Request) -> RawScan:
         raise ScanError(f"{request.shown}: the file is empty (0 bytes). Copy or export it again.")
     if kind == "dicom":
         from medfm.scan.dicom_series import read_dicom
+        from medfm.scan.folders import directory_files
 
-        return read_dicom([path], request, [])
+        return read_dicom(directory_files(path, request) or [path], request, [])
     if kind == "picture":
         from medfm.scan.pictures import read_picture
 
@@ -57,7 +58,7 @@ def read_file(path: Path, request: Request) -> RawScan:
 
         return read_itk(path, request)
     if kind == "zip":
-        from medfm.scan.folders import read_zip
+        from medfm.scan.archive import read_zip
 
         return read_zip(path, request)
     raise ScanError(
@@ -108,11 +109,11 @@ def _is_nifti(head: bytes) -> bool:
 def _is_bare_dicom(head: bytes) -> bool:
     """DICOM without preamble: it starts with an element of group 2 or 8 that has a short, plausible length."""
     for order in ("little", "big"):
-        group, element = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)  # type: ignore[arg-type]
+        group, element = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
         if group not in (0x0002, 0x0008) or element > 0x2000 or len(head) < 12:
             continue
         if head[4:6].isalpha() and head[4:6].isupper():
             return True
-        if int.from_bytes(head[4:8], order) <= 1024:  # type: ignore[arg-type]
+        if int.from_bytes(head[4:8], order) <= 1024:
             return True
     return False

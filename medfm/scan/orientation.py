@@ -57,7 +57,7 @@ def check_affine(affine: NDArray[np.float64], shown: str) -> None:
 
 
 def _axis_map(affine: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """For each array axis (W, H, D): the closest RAS axis and its sign; the same choices as nibabel's io_orientation."""
+    """For each array axis (W, H, D): the closest RAS axis and its sign, chosen as nibabel's io_orientation does."""
     directions = affine[:3, :3] / np.asarray(spacing_of(affine))
     left, _, right = np.linalg.svd(directions, full_matrices=False)
     rotation = left @ right  # the closest matrix without shear
@@ -112,7 +112,7 @@ def best_plane(shape: tuple[int, int, int], spacing: tuple[float, float, float])
 def display(
     data: NDArray, spacing: tuple[float, float, float], plane: str
 ) -> tuple[NDArray, tuple[float, float, float]]:
-    """Slices of canonical data in radiological order: (C, N, rows, cols) view and its (slice, row, col) spacing in mm."""
+    """Slices of canonical data in radiological order: a (C, N, rows, cols) view and (slice, row, col) spacing in mm."""
     w, h, d = spacing
     if plane == "axial":  # rows to Posterior, columns to Left, slices to Superior
         return data[:, :, ::-1, ::-1], (d, h, w)

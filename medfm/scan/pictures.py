@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP pictures through Pillow: 16 bits kept, EXIF orientation applied, grey kept apart from colour."""
+"""PNG, JPEG, TIFF and BMP pictures through Pillow: 16 bits kept, EXIF orientation applied, grey told from colour."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from medfm.errors import ScanError
 from medfm.scan.limits import check_size
 from medfm.scan.orientation import diagonal_affine
 from medfm.scan.raw import RawScan, Request, choose_frame
+from medfm.scan.values import colour_or_grey
 
-__all__ = ["colour_or_grey", "read_picture"]
+__all__ = ["read_picture"]
 
 _GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -62,18 +63,8 @@ def _pixels(picture: object, notes: list[str]) -> NDArray:
         return np.asarray(picture)
     if picture.mode in {"LA", "PA", "RGBA", "RGBa", "La"} or "transparency" in picture.info:
         layered = picture.convert("RGBA")
-        if layered.getextrema()[3][0] < 255:  # type: ignore[index]
+        if np.asarray(layered.getchannel("A")).min() < 255:
             notes.append("The picture has transparent parts; they were put on black.")
         black = Image.new("RGBA", layered.size, (0, 0, 0, 255))
         return np.asarray(Image.alpha_composite(black, layered).convert("RGB"))
     return np.asarray(picture.convert("RGB"))
-
-
-def colour_or_grey(array: NDArray) -> NDArray:
-    """Turn (H, W) or (H, W, 3) into (C, H, W); RGB whose channels agree within 2 of 255 everywhere is grey."""
-    if array.ndim == 2:
-        return array[None]
-    red, green, blue = (array[..., channel].astype(np.int16) for channel in range(3))
-    if max(int(np.abs(red - green).max()), int(np.abs(blue - green).max())) <= 2:
-        return np.ascontiguousarray(array[..., 1])[None]
-    return np.moveaxis(array, -1, 0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medfm.errors import ScanError
 
-__all__ = ["Identity", "RawScan", "Request", "choose_frame", "lean"]
+__all__ = ["Identity", "RawScan", "Request", "choose_frame"]
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,13 @@ class RawScan:
 
 
 def choose_frame(count: int, request: Request, what: str = "frames") -> int:
-    """Return the frame to read out of `count`; ScanError when there are several and none, or a wrong one, was chosen."""
+    """Return the frame to read out of `count`; ScanError when several are there and none or a wrong one was chosen."""
     if request.frame is None:
         if count == 1:
             return 0
         raise ScanError(
-            f"{request.shown}: {count} {what} are in this file, one is needed. Choose with frame=0 ... frame={count - 1}."
+            f"{request.shown}: {count} {what}, but one is needed. Choose with frame=0 ... frame={count - 1}."
         )
     if not 0 <= request.frame < count:
         raise ScanError(f"{request.shown}: frame={request.frame} does not exist; there are {count}, counted from 0.")
     return request.frame
-
-
-def lean(data: NDArray) -> NDArray:
-    """Keep the values in the smallest of uint8 (if already), int16, uint16, int32; else float32."""
-    kind = data.dtype
-    if kind == np.bool_:
-        return data.astype(np.uint8)
-    if kind in (np.uint8, np.int16) or data.size == 0:
-        return data if kind.isnative else data.astype(kind.newbyteorder("="))
-    if kind.kind not in "iu":
-        return data.astype(np.float32, copy=False)
-    low, high = int(data.min()), int(data.max())
-    for target in (np.int16, np.uint16, np.int32):
-        limits = np.iinfo(target)
-        if limits.min <= low and high <= limits.max:
-            return data.astype(target, copy=False)
-    return data.astype(np.float32)

@@ -71,7 +71,7 @@ class Mask:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types: size, place, and per label its name, voxels and millilitres (not the voxels themselves)."""
+        """Return plain JSON types: size, place, and for each label its name, voxel count and millilitres."""
         counts = np.bincount(self.array.ravel(), minlength=256)
         found = [int(value) for value in np.flatnonzero(counts) if value]
         return {

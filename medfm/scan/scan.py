@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from medfm.errors import ScanError
 from medfm.scan import estimate, orientation
-from medfm.scan.raw import Identity, RawScan, Request, lean
+from medfm.scan.raw import Identity, RawScan, Request
+from medfm.scan.values import finite, lean
 
 __all__ = ["Scan"]
 
@@ -58,7 +59,7 @@ class Scan:
         series: which one, by its number in the list (from 0) or its UID, when there are several.
         frame: which one, from 0, of a cine loop, a 4D series or a picture with several pages.
         spacing: mm along (W, H) or (W, H, D), or one number for all, for files that do not carry it.
-        Raises ScanError with what was found, expected and can be done; SeriesChoice (with `choices`) for several series.
+        Raises ScanError (what was found, what was expected, what to do); SeriesChoice, with `choices`, for several.
         """
         from medfm.scan.files import read_raw
 
@@ -98,7 +99,7 @@ class Scan:
         data, affine = raw.data, np.asarray(raw.affine, dtype=np.float64)
         if raw.frame == "patient":
             data, affine = orientation.canonical(data, affine)
-        data = _finite(np.ascontiguousarray(lean(data)), raw.notes, request.shown)
+        data = finite(np.require(lean(data), requirements=("C", "W")), raw.notes, request.shown)
         estimate.complete(raw, data, affine)
         return cls(
             data=data,
@@ -144,11 +145,11 @@ class Scan:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 of the pixels, their shape and type, the affine (to 1 µm) and what the values mean; no identity in it."""
+        """sha256 of pixels, shape, type, affine (to 1 µm), modality and units; nothing of who the patient is."""
         place = np.round(self.affine, 3) + 0.0  # + 0.0 turns -0.0 into 0.0
         meaning = (self.data.shape, self.data.dtype.str, self.frame, self.modality, self.units)
         digest = hashlib.sha256(repr(meaning).encode() + place.tobytes())
-        digest.update(memoryview(np.ascontiguousarray(self.data)).cast("B"))
+        digest.update(np.ascontiguousarray(self.data).data.cast("B"))
         return digest.hexdigest()
 
     def write(self, path: str | PathLike[str]) -> None:
@@ -194,18 +195,3 @@ def _give_spacing(raw: RawScan, request: Request) -> None:
     scale = np.asarray(request.spacing) / np.asarray(own)
     raw.affine = raw.affine @ np.diag([*scale, 1.0])
     raw.spacing_known = True
-
-
-def _finite(data: NDArray, notes: list[str], shown: str) -> NDArray:
-    """Replace NaN and infinities by the lowest finite value, said in a note; ScanError when nothing is finite."""
-    if data.dtype.kind != "f":
-        return data
-    good = np.isfinite(data)
-    bad = data.size - int(np.count_nonzero(good))
-    if bad == 0:
-        return data
-    if bad == data.size:
-        raise ScanError(f"{shown}: no voxel has a finite value (all are NaN or infinite); the file is damaged.")
-    lowest = data[good].min()
-    notes.append(f"{bad} voxels were NaN or infinite and now hold the lowest finite value, {lowest:g}.")
-    return np.where(good, data, lowest)

@@ -12,26 +12,12 @@ from numpy.typing import NDArray
 
 from medfm.errors import ScanError
 from medfm.scan.limits import check_room, check_size
-from medfm.scan.pictures import colour_or_grey
 from medfm.scan.raw import RawScan, Request, choose_frame
+from medfm.scan.values import colour_or_grey, rescale
 
-__all__ = ["read_nifti", "rescale", "write_nifti"]
+__all__ = ["read_nifti", "write_nifti"]
 
 _UNITS_TO_MM = {1: 1000.0, 3: 0.001}  # NIfTI codes for metre and micrometre; 0 (unknown) and 2 (mm) stay
-
-
-def rescale(values: NDArray, slope: float, intercept: float) -> NDArray:
-    """slope * values + intercept, in integers wide enough when both are whole, else in float32."""
-    if slope == 1 and intercept == 0:
-        return values
-    if values.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer():
-        by, add, low, high = int(slope), int(intercept), int(values.min()), int(values.max())
-        reached = (low, high, by, add, low * by, high * by, low * by + add, high * by + add)
-        for wide in (np.int16, np.int32, np.int64):
-            limits = np.iinfo(wide)
-            if limits.min <= min(reached) and max(reached) <= limits.max:
-                return values.astype(wide) * wide(by) + wide(add)
-    return (values.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 def read_nifti(path: Path, request: Request) -> RawScan:
@@ -42,8 +28,8 @@ def read_nifti(path: Path, request: Request) -> RawScan:
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
-        stream: Any = gzip.open(path, "rb") if packed else path.open("rb")
-        with stream:
+        opener: Any = gzip.open if packed else open
+        with opener(path, "rb") as stream:
             head = stream.read(8)
             stream.seek(0)
             second = b"\x1c\x02\x00\x00" in head[:4] or b"\x00\x00\x02\x1c" in head[:4]
@@ -106,7 +92,7 @@ def write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64]) -> None:
             volume[name] = data[channel].transpose(2, 1, 0)
     else:
         volume = data[0].transpose(2, 1, 0)
-    image = nibabel.Nifti1Image(volume, affine)  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(None, code=0)
