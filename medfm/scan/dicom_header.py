@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -44,13 +45,18 @@ _quiet_lock = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings, which may repeat header values (a patient's name) on the console.
+    """Silence pydicom's warnings and log, which may repeat header values (a patient's name).
 
-    warnings filters belong to the whole process, hence the lock.
+    Both belong to the whole process, hence the lock.
     """
+    logger = logging.getLogger("pydicom")
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        before, logger.disabled = logger.disabled, True
+        try:
+            yield
+        finally:
+            logger.disabled = before
 
 
 @dataclass(frozen=True, eq=False)
