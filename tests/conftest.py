@@ -1,95 +1,106 @@
-"""What every test may rely on: a fake model that speaks the verbs, and small real pictures."""
+"""Small real parts for every test: a phantom data set on disk and a tiny language model that needs no download."""
 
 from __future__ import annotations
 
-import sys
-import types
-from collections.abc import Iterator, Sequence
+import json
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import medfm
-
-ANSWERS = {
-    "what modality is this?": "MRI",
-    "is the picture bright?": None,  # looked up in the pixels: the only question a blank image changes
-    "is there a nodule?": "No",
-}
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 
-class FakeModel:
-    """Answers by rule, and counts how often a scan was encoded and a question asked."""
+@pytest.fixture(scope="session")
+def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer Llama and a byte-level tokenizer: the shape of the real thing at no cost."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    def __init__(self, name: str = "fake") -> None:
-        import torch
-
-        self.name = name
-        self.config = types.SimpleNamespace(to_dict=lambda: {"name": name})
-        self.weights = {"weight": torch.ones(2)}
-        self.encoded: list[str] = []
-        self.asked: list[str] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.weights
-
-
-def _answer(model: FakeModel, scan: Any, question: str, *, plane: str | None = None) -> Any:
-    from medfm.scan import Answer, Box
-
-    if not model.encoded or model.encoded[-1] != scan.content_hash:
-        model.encoded.append(scan.content_hash)
-    model.asked.append(question)
-    if question == "is there a nodule?":
-        return Answer(ANSWERS[question] or "", confidence=0.3, abstained=True, reason="confidence 0.30 is below 0.50")
-    if question == "is the picture bright?":
-        bright = float(scan.data.mean()) > 60
-        evidence = (Box("bright", (1.0, 2.0), (5.0, 6.0), score=0.8, slice=0),) if bright else ()
-        return Answer("Yes" if bright else "No", confidence=0.8, evidence=evidence)
-    return Answer(ANSWERS.get(question, "I do not know that one"), confidence=0.95)
+    folder = tmp_path_factory.mktemp("tiny-language")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = {t: i for i, t in enumerate(special + alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=tokens, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    ).save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens), hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=2048,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    return folder
 
 
-def _stream(model: FakeModel, scan: Any, question: str, *, plane: str | None = None) -> Iterator[str]:
-    answer = _answer(model, scan, question)
-    words = answer.text.split(" ")
-    for i, word in enumerate(words):
-        yield word if i == 0 else f" {word}"
-    return answer  # the contract of the verb: pieces are yielded, the answer is returned
-
-
-def _ask_many(model: FakeModel, scan: Any, questions: Sequence[str], *, plane: str | None = None) -> list[Any]:
-    return [_answer(model, scan, question) for question in questions]
-
-
-@pytest.fixture
-def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`."""
-    model = FakeModel()
-
-    def load(name_or_path: str = "default") -> FakeModel:
-        model.name = name_or_path
-        return model
-
-    for name, members in {
-        "model": {"load": load},
-        "predict": {"ask": _answer, "ask_many": _ask_many, "stream": _stream},
-    }.items():
-        room = types.ModuleType(f"medfm.{name}")
-        vars(room).update(members)
-        monkeypatch.setitem(sys.modules, f"medfm.{name}", room)
-        monkeypatch.setattr(medfm, name, room, raising=False)
-    return model
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder with bright.png and dark.png (grey, 24 x 32), broken.png (not a picture)."""
+@pytest.fixture(scope="session")
+def phantom_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JSONL of questions about pictures of a bright disk on the left or right, with boxes and masks beside them."""
     from PIL import Image
 
-    texture = np.random.default_rng(0).integers(0, 40, (24, 32), dtype=np.uint8)
-    for name, level in (("bright", 160), ("dark", 5)):
-        Image.fromarray(texture + np.uint8(level)).save(tmp_path / f"{name}.png")
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
-    return tmp_path
+    folder, lines = tmp_path_factory.mktemp("phantom"), []
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        side = ("left", "right")[number % 2]
+        image = folder / "images" / f"case{number}"
+        image.mkdir(parents=True)
+        pixels = rng.integers(20, 60, (96, 80), dtype=np.uint8)
+        x = 55 if side == "left" else 25  # radiological order: the patient's left is on the picture's right
+        rows, columns = np.mgrid[:96, :80]
+        disk = (rows - 48) ** 2 + (columns - x) ** 2 < 15**2
+        pixels[disk] = 220
+        Image.fromarray(pixels).save(image / "image.png")
+        Image.fromarray(np.where(disk, 70, 0).astype(np.uint8)).save(image / "mask.png")
+        (image / "boxes.json").write_text(json.dumps([{"label": "Disk", "xywh": [x - 15, 33, 30, 30]}]))
+        about = {"image": f"images/case{number}/image.png", "modality": "CT"}
+        lines.append({**about, "question": "On which side is the disk?", "answer": side.title(), "answer_type": "OPEN"})
+        lines.append({**about, "question": "Is there a disk?", "answer": "Yes", "answer_type": "CLOSED"})
+    file = folder / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def eye_folder(phantom_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An eye trained for two steps on the phantoms, as `medfm train pretraining/grounded` leaves it."""
+    from medfm.train.loop import train
+
+    return train(eye_recipe(phantom_rows), output=tmp_path_factory.mktemp("eye"))
+
+
+@pytest.fixture(scope="session")
+def adapter_folder(
+    eye_folder: Path, phantom_rows: Path, tiny_language: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An adapter of the tiny language model, as `medfm train vqa/default` leaves it."""
+    from medfm.train.loop import train
+
+    return train(adapter_recipe(eye_folder, phantom_rows, tiny_language), output=tmp_path_factory.mktemp("adapter"))
+
+
+def eye_recipe(rows: Path, **options: object) -> dict[str, object]:
+    objective = {
+        "name": "grounded", "model": {"encoder": {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}, "width": 48},
+        "mask_values": {70: "Disk"}, "batch": 3, "imagenet": False, "prepare": {"size": 64, "max_slices": 8},
+    }  # fmt: skip
+    data = {"train": [str(rows)], "hold": 0.25}
+    return {"objective": objective, "data": data, "train": {"epochs": 1, "rate": 1e-3, **options}}
+
+
+def adapter_recipe(eye: Path, rows: Path, language: Path, **options: object) -> dict[str, object]:
+    objective = {
+        "name": "instruct", "batch": 3, "checked": 2,
+        "model": {
+            "language": str(language), "vision": str(eye),
+            "encoder": {"name": "hybrid", "width": 96, "depth": 1, "heads": 4},
+            "lora": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
+        },
+    }  # fmt: skip
+    data = {"train": [str(rows)], "hold": 0.25}
+    return {"objective": objective, "data": data, "train": {"epochs": 1, "rate": 1e-3, **options}}

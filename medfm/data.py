@@ -1,0 +1,145 @@
+"""Rows of questions about scans, grouped by scan, with the boxes and masks that lie beside some of them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from medfm.errors import DataError
+from medfm.prepare import Prepare, Prepared
+from medfm.scan import Scan
+
+__all__ = ["Batches", "Case", "read_cases", "split_cases", "structure_target"]
+
+
+@dataclass
+class Case:
+    """One scan and all that is known about it; `prepared.x` is kept in half precision to hold a data set in memory."""
+
+    path: Path
+    prepared: Prepared
+    questions: list[str]
+    answers: list[str]
+    modality: str
+    facts: str = ""
+    boxes: list[tuple[str, list[float]]] = field(default_factory=list)
+    mask: Path | None = None
+
+
+class Batches(Sampler[list[int]]):
+    """Full batches of case numbers, drawn anew each epoch and alike in their number of questions.
+
+    Alike means little padding. The order depends on seed and epoch alone, so a resumed run sees the same batches.
+    """
+
+    def __init__(self, cases: Sequence[Case], batch: int, *, seed: int) -> None:
+        self.sizes, self.batch, self.seed, self.epoch = [len(c.questions) for c in cases], min(batch, len(cases)), seed, 0
+
+    def __len__(self) -> int:
+        return len(self.sizes) // self.batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.sizes))[: len(self) * self.batch]
+        chunk = 8 * self.batch
+        batches = []
+        for start in range(0, len(order), chunk):
+            alike = sorted(order[start : start + chunk].tolist(), key=self.sizes.__getitem__)
+            batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
+        return iter([batches[i] for i in random.permutation(len(batches))])
+
+
+def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | None = None) -> list[Case]:
+    """Read JSONL files of rows {"image", "question", "answer", ...}; image paths are relative to the file.
+
+    `boxes.json` ([{label, xywh}]) and `mask.png` beside an image are taken along.
+
+    Raises:
+        DataError: a row lacks a key or its image cannot be read; the message names the file and line.
+    """
+    from rich.progress import track
+
+    cases = []
+    for file in map(Path, files):
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                rows[row["image"]].append({"question": row["question"].strip(), "answer": str(row["answer"]).strip(), **row})
+            except (ValueError, KeyError, AttributeError) as error:
+                raise DataError(f"{file}, line {number}: expected an object with image, question and answer ({error})") from error
+        chosen = list(rows.items())[:limit]
+        for image, about in track(chosen, description=f"reading {file.parent.name}/{file.name}", transient=True):
+            path = file.parent / image
+            prepared = prepare(Scan.read(path))
+            small = Prepared(prepared.x.half(), *list(vars(prepared).values())[1:])
+            boxes = path.parent / "boxes.json"
+            found = json.loads(boxes.read_text()) if boxes.exists() else []
+            mask = path.parent / "mask.png"
+            cases.append(
+                Case(
+                    path, small, [r["question"] for r in about], [r["answer"] for r in about],
+                    str(about[0].get("modality") or about[0].get("organ") or ""), _facts(about),
+                    [(b["label"], b["xywh"]) for b in found], mask if mask.exists() else None,
+                )
+            )  # fmt: skip
+    if not cases:
+        raise DataError(f"no rows found in {', '.join(map(str, files))}")
+    return cases
+
+
+def split_cases(cases: list[Case], *, share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """Training and held-out cases, split by image: no picture is on both sides."""
+    order = np.random.default_rng(seed).permutation(len(cases))
+    held = set(order[: round(share * len(cases))].tolist())
+    return [c for i, c in enumerate(cases) if i not in held], [c for i, c in enumerate(cases) if i in held]
+
+
+def structure_target(
+    case: Case, labels: list[str], mask_values: dict[int, str], *, stride: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Maps (K, S/stride, S/stride) in [0, 1] of the labelled structures, and (K,) presence.
+
+    A structure with pixels in the mask gets them; one with a box only gets the ellipse inside its box.
+    """
+    size = case.prepared.x.shape[-1] // stride
+    target = torch.zeros(len(labels), size, size)
+    drawn = set()
+    (top, left), scale = case.prepared.offset, case.prepared.scale / stride
+    if case.mask is not None:
+        from PIL import Image
+
+        with Image.open(case.mask) as picture:
+            values = torch.from_numpy(np.array(picture))
+        for value in values.unique().tolist():
+            if (label := mask_values.get(value)) in labels:
+                plane = (values == value).float()[None, None]
+                height, width = round(plane.shape[2] * scale), round(plane.shape[3] * scale)
+                small = F.interpolate(plane, (height, width), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+                y, x = top // stride, left // stride
+                target[labels.index(label), y : y + height, x : x + width] = small[: size - y, : size - x]
+                drawn.add(label)
+    rows, columns = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    for label, (x, y, w, h) in case.boxes:
+        if label in labels and label not in drawn and w > 0 and h > 0:
+            cx, cy = (x + w / 2) * scale + left / stride, (y + h / 2) * scale + top / stride
+            inside = ((columns - cx) / (w * scale / 2)) ** 2 + ((rows - cy) / (h * scale / 2)) ** 2 <= 1
+            target[labels.index(label)] = torch.maximum(target[labels.index(label)], inside.float())
+    return target, (target.flatten(1).amax(1) > 0.4).float()
+
+
+def _facts(rows: list[dict[str, Any]]) -> str:
+    """What a file header would say of this image, taken from its own rows: modality and plane."""
+    planes = [" ".join(str(r["answer"]).lower().split()) for r in rows]
+    known = [rows[0].get("modality"), next((p for p in planes if p.endswith(" plane")), None)]
+    return ", ".join(k for k in known if k)

@@ -1,0 +1,1 @@
+"""x -> pyramid: networks that read a scan."""

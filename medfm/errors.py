@@ -1,0 +1,68 @@
+"""Every error a user can meet: what was found, what was expected, what to do.
+
+    MedfmError
+    ├── ScanError            a file cannot be read as a scan
+    │   └── SeriesChoice     several series are there; `choices` lists them
+    ├── ConfigError          a YAML file or a `key=value` is wrong
+    ├── UnknownName          no part, task, model or adapter has that name (did you mean ...?)
+    ├── ShapeError           an array has the wrong shape for a network
+    ├── WeightsError         base weights are missing, damaged or of another model
+    ├── AdapterMismatch      an adapter was trained on another base
+    └── DataError            a row of a data set is unusable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "AdapterMismatch",
+    "ConfigError",
+    "DataError",
+    "MedfmError",
+    "ScanError",
+    "SeriesChoice",
+    "ShapeError",
+    "UnknownName",
+    "WeightsError",
+]
+
+
+class MedfmError(Exception):
+    """Base of all errors raised on purpose; the command line prints its text without a traceback."""
+
+
+class ScanError(MedfmError):
+    """A file cannot be read as a scan."""
+
+
+class SeriesChoice(ScanError):
+    """Several series were found and none was chosen."""
+
+    def __init__(self, message: str, choices: Sequence[str]) -> None:
+        super().__init__(message)
+        self.choices = list(choices)
+
+
+class ConfigError(MedfmError):
+    """A configuration file or override is wrong."""
+
+
+class UnknownName(MedfmError):
+    """A name is not registered."""
+
+
+class ShapeError(MedfmError):
+    """An array has a shape that a network cannot take."""
+
+
+class WeightsError(MedfmError):
+    """Base weights are missing, damaged, or belong to another model."""
+
+
+class AdapterMismatch(MedfmError):
+    """An adapter does not fit the base it is loaded on."""
+
+
+class DataError(MedfmError):
+    """A row of a data set cannot be used."""

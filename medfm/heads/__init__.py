@@ -1,0 +1,1 @@
+"""pyramid -> answer: task heads on the shared encoder."""

@@ -1,0 +1,44 @@
+"""One slice of a scan as a picture for people: sensible grey levels, square pixels, radiological orientation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from medfm.scan import Scan
+
+__all__ = ["grey_range", "slice_picture"]
+
+_SOFT_TISSUE = (-160.0, 240.0)  # HU: level 40, width 400
+_SAMPLE = 1_000_000  # voxels looked at for percentiles
+
+
+def grey_range(scan: Scan) -> tuple[float, float]:
+    """The values shown as black and white: soft tissue for HU, all of 8 bit, else the 0.5th and 99.5th percentile."""
+    if scan.units == "HU":
+        return _SOFT_TISSUE
+    if scan.data.dtype == np.uint8:
+        return 0.0, 255.0
+    values = scan.data.reshape(-1)
+    low, high = np.percentile(values[:: max(1, values.size // _SAMPLE)].astype(np.float32), (0.5, 99.5))
+    return float(low), float(high if high > low else low + 1)
+
+
+def slice_picture(scan: Scan, index: int, *, plane: str | None = None, size: int = 768) -> NDArray[np.uint8]:
+    """Slice `index` (from 0; kept within the scan) of `plane` as (rows, columns, 3) uint8, longer side `size` at most.
+
+    Pixels are square: a slice with rows 5 mm apart and columns 1 mm apart is stretched, as on a viewing station.
+    """
+    from PIL import Image
+
+    array, (_, row_mm, column_mm) = scan.slices(plane)
+    chosen = array[:, min(max(index, 0), array.shape[1] - 1)].astype(np.float32)
+    low, high = grey_range(scan)
+    grey = (np.clip((chosen - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    picture = Image.fromarray(np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0).copy())
+    height, width = picture.height * row_mm, picture.width * column_mm
+    scale = min(size / max(height, width), max(picture.height / height, picture.width / width))
+    return np.asarray(picture.resize((max(1, round(width * scale)), max(1, round(height * scale)))))

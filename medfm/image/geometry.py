@@ -1,0 +1,43 @@
+"""From the place of a thing on displayed slices to its place in the patient."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from medfm.scan import Scan
+
+__all__ = ["corners_of"]
+
+_Corner = tuple[float, float, float]
+# For each plane, which voxel axis (0 = W, 1 = H, 2 = D) the displayed slice, row and column run along, and whether backwards.
+_ORDER = {
+    "axial": ((2, False), (1, True), (0, True)),
+    "coronal": ((1, True), (2, True), (0, True)),
+    "sagittal": ((0, True), (2, True), (1, True)),
+}
+
+
+def corners_of(
+    scan: Scan, first: _Corner, last: _Corner, *, plane: str | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Opposite corners, low and high, of a box given on the slices of `scan.slices(plane)`.
+
+    first, last: (slice, row, column) edges in source pixels, 0 = the outer edge of the first one. Returns (x, y, z) in
+    RAS mm, or (column, row) in pixels for a picture without patient geometry.
+    """
+    depth, height, width = scan.data.shape[1:]
+    if plane is None or scan.frame == "image":
+        low = (max(0.0, first[2]), max(0.0, first[1]))
+        return low, (min(float(width), last[2]), min(float(height), last[1]))
+    edges = np.empty((2, 3))
+    sizes = (width, height, depth)
+    for (axis, backwards), a, b in zip(_ORDER[plane], first, last, strict=True):
+        a, b = np.clip((a, b), 0, sizes[axis])
+        edges[:, axis] = (sizes[axis] - b, sizes[axis] - a) if backwards else (a, b)
+    points = np.array([[*(edges[side, axis] - 0.5 for axis, side in enumerate(sides)), 1] for sides in product((0, 1), repeat=3)])
+    mm = points @ scan.affine[:3].T
+    return tuple(mm.min(0).tolist()), tuple(mm.max(0).tolist())

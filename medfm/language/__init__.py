@@ -1,0 +1,1 @@
+"""tokens -> tokens: the language model and what connects it to the eye."""

@@ -1,0 +1,55 @@
+"""Greedy answers behind a kept prefix: the scan's keys and values are computed once, each question adds its own words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["decode", "prefill"]
+
+
+@torch.inference_mode()
+def prefill(language: Any, embeddings: Tensor) -> Any:
+    """Keys and values of a prefix (1, P, E)."""
+    return language(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1).past_key_values
+
+
+@torch.inference_mode()
+def decode(
+    language: Any, prefix: Any, questions: list[list[int]], *, stop: set[int], limit: int
+) -> Iterator[tuple[list[int | None], list[float]]]:
+    """Answer N questions behind one prefix; each step yields N tokens (None once ended) and their log-probabilities.
+
+    The end mark is yielded as None with its log-probability, so that the product over a row is the probability of the
+    whole answer. `prefix` itself is left untouched.
+    """
+    count, longest = len(questions), max(map(len, questions))
+    device = next(language.parameters()).device
+    start = prefix.get_seq_length()
+    cache = copy.deepcopy(prefix)
+    if count > 1:
+        cache.batch_repeat_interleave(count)
+    ids = torch.tensor([[0] * (longest - len(q)) + q for q in questions], device=device)
+    real = torch.tensor([[0] * (longest - len(q)) + [1] * len(q) for q in questions], device=device)
+    mask = torch.cat([torch.ones(count, start, dtype=torch.long, device=device), real], 1)
+    position = (start + real.cumsum(1) - 1).clamp(min=start)
+    ended = torch.zeros(count, dtype=torch.bool, device=device)
+    for _ in range(limit):
+        result = language(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
+        probability = result.logits[:, -1].float().log_softmax(-1)
+        logp, token = probability.max(-1)
+        closing = torch.tensor([int(t) in stop for t in token], device=device)
+        yield (
+            [None if e or c else int(t) for e, c, t in zip(ended, closing, token, strict=True)],
+            [0.0 if e else float(v) for e, v in zip(ended, logp, strict=True)],
+        )
+        ended = ended | closing
+        if bool(ended.all()):
+            return
+        cache, ids = result.past_key_values, token[:, None]
+        mask = torch.cat([mask, mask.new_ones(count, 1)], 1)
+        position = position[:, -1:] + 1

@@ -1,0 +1,226 @@
+"""MedFM: the eye, the language model and their adapter, as one Hugging Face model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from medfm import assets
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.language.base import load_language
+from medfm.language.decode import decode, prefill
+from medfm.language.prompt import Packed, Prompt
+from medfm.prepare import Prepare, Prepared
+from medfm.scan import Scan
+from medfm.vision import Vision
+
+__all__ = ["MedFM", "MedFMConfig", "Reading", "load"]
+
+
+class MedFMConfig(PretrainedConfig):
+    """What a MedFM is made of; `medfm.json` of an adapter folder holds the same keys.
+
+    vision: `encoder` node, `labels`, `width`. prepare, prompt: their fields. language: name of the base (see
+    configs/weights) and language_config its architecture. base: sha256 of the base weights. abstain: confidence below
+    which the model declines.
+    """
+
+    model_type = "medfm"
+
+    def __init__(
+        self, vision: dict[str, Any] | None = None, prepare: dict[str, Any] | None = None,
+        prompt: dict[str, Any] | None = None, language: str = "", language_config: dict[str, Any] | None = None,
+        base: str = "", abstain: float = 0.0, **more: Any,
+    ) -> None:  # fmt: skip
+        self.vision, self.prepare, self.prompt = vision or {}, prepare or {}, prompt or {}
+        self.language, self.language_config, self.base, self.abstain = language, language_config or {}, base, abstain
+        super().__init__(**more)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A scan as read once: what the encoder took, the structure maps (1, K, D, h, w), and the language model's memory."""
+
+    prepared: Prepared
+    logits: Tensor
+    prefix: Any
+
+
+class MedFM(PreTrainedModel):
+    """Reads scans once and answers many questions.
+
+    `vision` maps (B, 3, D, S, S) to tokens; `language` is any causal model of transformers. The tokenizer is attached
+    by `load`; `forward` is the training step on packed questions.
+    """
+
+    config_class = MedFMConfig
+    base_model_prefix = "medfm"
+    _tied_weights_keys = None
+
+    def __init__(self, config: MedFMConfig, language: nn.Module | None = None, tokenizer: Any = None) -> None:
+        super().__init__(config)
+        if language is None:
+            about = AutoConfig.for_model(**config.language_config)
+            language = AutoModelForCausalLM.from_config(about)
+        self.vision = Vision(**config.vision)
+        self.language = language
+        self.tokenizer = tokenizer
+        self.preparation = Prepare.from_dict(config.prepare)
+        self.prompt = Prompt(**config.prompt)
+        self._readings: OrderedDict[tuple[str, str | None], Reading] = OrderedDict()
+        self.name, self.fingerprint = "", ""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language.get_input_embeddings()
+
+    def embed(self, packed: Packed, tokens: Tensor) -> Tensor:
+        """Word vectors of a packed batch with the image tokens (B, M, E) in their places."""
+        head = len(self.prompt.head(self.tokenizer))
+        words = self.get_input_embeddings()(packed.text)
+        return torch.cat([words[:, :head], tokens.to(words.dtype), words[:, head + tokens.shape[1] :]], 1)
+
+    def forward(self, x: Tensor, spacing: Tensor, packed: Packed) -> CausalLMOutputWithPast:
+        """Loss over the answers of a packed batch; logits only where an answer token is predicted: (answers, V)."""
+        inputs = self.embed(packed, self.vision(x, spacing).tokens)
+        return self.answer_loss(inputs, packed)
+
+    def answer_loss(self, inputs: Tensor, packed: Packed) -> CausalLMOutputWithPast:
+        trunk = getattr(self.language, "get_base_model", lambda: self.language)()
+        body = trunk.get_decoder() if hasattr(trunk, "get_decoder") else trunk.model
+        hidden = body(inputs_embeds=inputs, attention_mask=packed.allowed(), position_ids=packed.position, use_cache=False)[0]  # fmt: skip
+        where = packed.target != -100
+        logits = self.language.get_output_embeddings()(hidden[where])
+        each = nn.functional.cross_entropy(logits.float(), packed.target[where], reduction="none")
+        weight = packed.weight[where]
+        return CausalLMOutputWithPast(loss=(each * weight).sum() / weight.sum(), logits=logits)
+
+    @torch.inference_mode()
+    def read(self, scan: Scan, *, plane: str | None = None) -> Reading:
+        """Encode `scan` and let the language model take it in; kept for the last four scans, by content."""
+        key = (scan.content_hash, plane)
+        if key not in self._readings:
+            self._readings[key] = self.encode(self.preparation(scan, plane=plane), facts=facts_of(scan, plane))
+        self._readings.move_to_end(key)
+        if len(self._readings) > 4:
+            self._readings.popitem(last=False)
+        return self._readings[key]
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared, *, facts: str) -> Reading:
+        """Run the eye and prefill the language model with its tokens and `facts`; nothing is cached."""
+        seen = self.vision(prepared.x[None].float().to(self.device), prepared.spacing[None].to(self.device))
+        words = self.get_input_embeddings()
+        head, rest = self.prompt.head(self.tokenizer), self.prompt.facts(self.tokenizer, facts)
+        first, last = (words(torch.tensor([ids], dtype=torch.long, device=self.device)) for ids in (head, rest))
+        prefix = prefill(self.language, torch.cat([first, seen.tokens.to(first.dtype), last], 1))
+        return Reading(prepared, seen.logits, prefix)
+
+    def respond(self, prepared: Prepared, questions: list[str], *, facts: str, limit: int = 64) -> list[tuple[str, float]]:
+        """Answers and their log-probabilities for an already prepared scan."""
+        return list(self.answers(self.encode(prepared, facts=facts), questions, limit=limit))[-1]
+
+    def answers(self, reading: Reading, questions: list[str], *, limit: int = 64) -> Iterator[list[tuple[str, float]]]:
+        """Yield, step by step, every question's text so far and the log-probability of it; the last is the answer."""
+        asked = [self.prompt.question(self.tokenizer, q) for q in questions]
+        stop = set(self.prompt.stop(self.tokenizer)) | {self.tokenizer.eos_token_id}
+        said: list[list[int]] = [[] for _ in questions]
+        sums = [0.0] * len(questions)
+        for tokens, logps in decode(self.language, reading.prefix, asked, stop=stop, limit=limit):
+            for row, token in enumerate(tokens):
+                sums[row] += logps[row]
+                if token is not None:
+                    said[row].append(token)
+            yield [(self.tokenizer.decode(ids).strip(), total) for ids, total in zip(said, sums, strict=True)]
+
+
+def facts_of(scan: Scan, plane: str | None) -> str:
+    """What the header (or, failing that, the geometry) tells about a scan, in the words of the training questions."""
+    kinds = {"CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET"}
+    shown = plane or scan.best_plane
+    known = [kinds.get(scan.modality), f"{'transverse' if shown == 'axial' else shown} plane" if shown else None]
+    return ", ".join(k for k in known if k)
+
+
+def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
+    """Load a shipped adapter by name, or a folder holding one, on its base model.
+
+    Raises:
+        UnknownName: no such adapter. AdapterMismatch: it was trained on other base weights. WeightsError: the base
+            weights cannot be had.
+    """
+    folder = adapter_folder(name)
+    about = json.loads((folder / "medfm.json").read_text())
+    config = MedFMConfig(**about)
+    language, tokenizer, digest = base_language(config.language)
+    if config.base != digest:
+        raise AdapterMismatch(
+            f"adapter {folder.name} was trained on {config.language} with hash {config.base[:12]}, found {digest[:12]}; "
+            "remove the cached base weights and let them be fetched again, or retrain the adapter"
+        )
+    if (folder / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
+    model = MedFM(config, language.eval(), tokenizer)
+    model.vision.load_state_dict(load_vision(folder)[1])
+    model.name, model.fingerprint = folder.name, _digest(sorted(folder.glob("*.safetensors")))
+    return model.eval().to(device)
+
+
+def load_vision(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `objectives/grounded` or an adapter left of an eye: {labels, prepare} and its tensors in full precision."""
+    tensors = load_file(folder / "vision.safetensors")
+    if (folder / "vision.json").exists():
+        about = json.loads((folder / "vision.json").read_text())
+    else:
+        saved = json.loads((folder / "medfm.json").read_text())
+        about = {"labels": saved["vision"]["labels"], "prepare": saved["prepare"]}
+    return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+
+
+def base_language(name: str) -> tuple[nn.Module, Any, str]:
+    """A language model in full precision, its tokenizer and the sha256 of its weights."""
+    language, tokenizer = load_language(name, dtype=torch.float32)
+    folder = assets.base_weights(name)
+    return language, tokenizer, _digest(sorted(folder.glob("*.safetensors")))
+
+
+def adapter_folder(name: str | Path) -> Path:
+    """The folder of an adapter, by shipped name or by path."""
+    shipped = assets.root() / "adapters"
+    for folder in (Path(name), shipped / str(name)):
+        if (folder / "medfm.json").exists():
+            return folder
+    known = sorted(f.parent.name for f in shipped.glob("*/medfm.json"))
+    raise UnknownName(f"no adapter named {name!r} and no folder of that path with a medfm.json; shipped are: {', '.join(known) or 'none'}")  # fmt: skip
+
+
+def save_adapter(model: MedFM, folder: Path) -> None:
+    """Write `medfm.json`, the eye and its connector in half precision, and the PEFT adapter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in model.vision.state_dict().items()}
+    save_file(tensors, folder / "vision.safetensors")
+    if hasattr(model.language, "peft_config"):
+        model.language.save_pretrained(str(folder), save_embedding_layers=False)
+        file = folder / "adapter_model.safetensors"
+        save_file({n: t.half().contiguous() for n, t in load_file(file).items()}, file)
+    keys = ("vision", "prepare", "prompt", "language", "base", "abstain")
+    (folder / "medfm.json").write_text(json.dumps({k: getattr(model.config, k) for k in keys}, indent=1) + "\n")
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

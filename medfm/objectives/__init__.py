@@ -1,0 +1,1 @@
+"""batch -> {"loss": ...}: what is learned, as modules that hold the trained parts."""

@@ -1,0 +1,150 @@
+"""Teaches the language model to answer from what the eye sees: LoRA on its layers, the connector trained along."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from medfm.data import Batches, Case, read_cases, split_cases
+from medfm.image import augment
+from medfm.metrics import exact_match
+from medfm.model import MedFM, MedFMConfig, adapter_folder, base_language, load_vision, save_adapter
+from medfm.language.prompt import Packed, Prompt, pack
+from medfm.prepare import Prepare
+
+__all__ = ["Instruct"]
+
+
+class Instruct(nn.Module):
+    """Loss on the answers only, all questions of one image packed behind one copy of its tokens.
+
+    Args:
+        model: `language` (name of the base), `vision` (folder with vision.safetensors and vision.json, as `grounded`
+            leaves it), `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`.
+        data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
+        batch: images per step. questions: at most so many per image and step, drawn anew each time.
+        slabs: share of the steps that see thin volumes. facts: share of the images whose modality and plane are told
+            as a file header would. paraphrases: pattern -> other ways to ask, used for a share `reword` of questions.
+        open_eye: train the encoder too, at a tenth of the rate.
+    """
+
+    def __init__(
+        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 8, questions: int = 12, slabs: float = 0.12,
+        facts: float = 0.25, paraphrases: dict[str, list[str]] | None = None, reword: float = 0.15,
+        open_eye: bool = False, checked: int = 48, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.batch, self.questions, self.slabs, self.facts, self.reword = batch, questions, slabs, facts, reword
+        self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
+        self.open_eye, self.checked, self.seed = open_eye, checked, seed
+        about, tensors = load_vision(Path(model["vision"]))
+        language, tokenizer, digest = base_language(model["language"])
+        vision = {"encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size}
+        config = MedFMConfig(
+            vision=vision, prepare=about["prepare"], prompt=Prompt(**model.get("prompt", {})).to_dict(),
+            language=model["language"], base=digest,
+        )  # fmt: skip
+        self.model = MedFM(config, language.requires_grad_(False), tokenizer)
+        self.model.vision.load_state_dict(tensors)
+        self.model.vision.requires_grad_(open_eye)
+        self.model.vision.connector.requires_grad_(True)
+        self.model.language = _with_lora(language, model["lora"])
+        preparation = Prepare.from_dict(about["prepare"])
+        cases = read_cases(data["train"], preparation, limit=data.get("limit"))
+        if "validate" in data:
+            self.cases, self.held = cases, read_cases(data["validate"], preparation, limit=data.get("limit"))
+        else:
+            self.cases, self.held = split_cases(cases, share=data["hold"], seed=seed)
+        self.batches = Batches(self.cases, batch, seed=seed)
+
+    def train(self, mode: bool = True) -> Instruct:
+        """A frozen eye keeps its stored statistics while the rest trains."""
+        super().train(mode)
+        if not self.open_eye:
+            self.model.vision.eval()
+            self.model.vision.connector.train(mode)
+        return self
+
+    def loader(self) -> DataLoader[Any]:
+        """Batches of images with all their questions; the augmentation depends on seed, epoch and image only."""
+        return DataLoader(list(range(len(self.cases))), batch_sampler=self.batches, collate_fn=self.collate)  # type: ignore[arg-type]
+
+    def begin(self, epoch: int) -> None:
+        """Told by the loop before each epoch, so that order and augmentation can be drawn anew."""
+        self.batches.epoch = epoch
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.batches.epoch, indices[0])) % 2**63)
+        cases = [self.cases[i] for i in indices]
+        x = torch.stack([c.prepared.x[:, c.prepared.x.shape[1] // 2].float() for c in cases])
+        x = augment.contrast(augment.warp_affine(x, generator)[0], generator)
+        spacing = torch.stack([c.prepared.spacing for c in cases])
+        volume, depth = x.unsqueeze(2), 1
+        if torch.rand((), generator=generator) < self.slabs:
+            depth = int(torch.randint(2, 5, (), generator=generator))
+            volume, spacing = augment.slab(x, generator, depth=depth)
+        connector = self.model.vision.connector
+        images = connector.count(depth, x.shape[-1] // 32)
+        packed = pack(self.model.prompt, self.model.tokenizer, [(images, *self._text(c, generator)) for c in cases])
+        return {"x": volume, "spacing": spacing, **vars(packed)}
+
+    def _text(self, case: Case, generator: torch.Generator) -> tuple[str, list[str], list[str]]:
+        order = torch.randperm(len(case.questions), generator=generator)[: self.questions].tolist()
+        facts = case.facts if torch.rand((), generator=generator) < self.facts else ""
+        return facts, [self._reworded(case.questions[i], generator) for i in order], [_tidy(case.answers[i]) for i in order]
+
+    def _reworded(self, question: str, generator: torch.Generator) -> str:
+        if torch.rand((), generator=generator) < self.reword:
+            for pattern, ways in self.paraphrases.items():
+                if found := pattern.fullmatch(question):
+                    way = ways[int(torch.randint(len(ways), (), generator=generator))]
+                    return way.format(*found.groups())
+        return question
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        packed = Packed(batch["text"], batch["segment"], batch["position"], batch["target"], batch["weight"])
+        vision = self.model.vision
+        with torch.set_grad_enabled(self.open_eye and torch.is_grad_enabled()):
+            pyramid, logits = vision.look(batch["x"], batch["spacing"])
+        tokens = vision.connector(pyramid[-1], logits, vision.structures.summary(logits))
+        return {"loss": self.model.answer_loss(self.model.embed(packed, tokens), packed).loss}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Exact match of greedy answers on the first held-out images of each kind, and over all ("score")."""
+        right: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        for case in self.held[:: max(1, len(self.held) // self.checked)]:
+            said = self.model.respond(case.prepared, case.questions, facts="", limit=24)
+            for (text, _), answer in zip(said, case.answers, strict=True):
+                right[case.modality] += int(exact_match(text, answer))
+                total[case.modality] += 1
+        shares = {f"right {name}": right[name] / total[name] for name in sorted(total)}
+        return {"score": right.total() / max(total.total(), 1), **shares}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        eye = {id(p) for n, p in self.model.vision.named_parameters() if not n.startswith("connector")}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in eye]
+        old = [p for p in self.model.vision.parameters() if p.requires_grad and id(p) in eye]
+        return [{"params": rest, "lr": rate}] + ([{"params": old, "lr": rate / 10}] if old else [])
+
+    def save(self, folder: Path) -> None:
+        save_adapter(self.model, folder)
+
+
+def _with_lora(language: nn.Module, options: dict[str, Any]) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))  # type: ignore[arg-type]
+
+
+def _tidy(answer: str) -> str:
+    """One spelling per answer: "yes" and "Yes", or a doubled space, would split the model's confidence."""
+    answer = " ".join(answer.split()).rstrip(".")
+    return answer[:1].upper() + answer[1:]

@@ -1,0 +1,82 @@
+"""The verbs: what a person asks of a scan, and what comes back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medfm.image.geometry import corners_of
+from medfm.scan import Scan
+from medfm.scan.results import Answer, Box
+
+if TYPE_CHECKING:
+    from medfm.model import MedFM, Reading
+
+__all__ = ["ask", "ask_many", "stream"]
+
+
+def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Answer:
+    """Answer one question about `scan`; the scan is encoded on the first question and remembered."""
+    return ask_many(model, scan, [question], plane=plane)[0]
+
+
+def ask_many(model: MedFM, scan: Scan, questions: Sequence[str], *, plane: str | None = None) -> list[Answer]:
+    """Answer several questions: one encoding, one prefix, sixteen questions at a time."""
+    reading, answers = model.read(scan, plane=plane), []
+    for start in range(0, len(questions), 16):
+        chunk = list(questions[start : start + 16])
+        *_, last = model.answers(reading, chunk)
+        answers += [_answer(model, scan, reading, q, text, logp) for q, (text, logp) in zip(chunk, last, strict=True)]
+    return answers
+
+
+def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Generator[str, None, Answer]:
+    """Yield the answer's text as it grows, piece by piece; the generator's return value is the Answer."""
+    reading = model.read(scan, plane=plane)
+    shown, text, logp = "", "", 0.0
+    for ((text, logp),) in model.answers(reading, [question]):
+        if text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield text[len(shown) :]
+            shown = text
+    return _answer(model, scan, reading, question, text, logp)
+
+
+def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str, logp: float) -> Answer:
+    confidence = math.exp(logp)
+    low = confidence < model.config.abstain
+    reason = f"confidence {confidence:.0%} is below the {model.config.abstain:.0%} this model needs" if low else None
+    return Answer(text, confidence, low, _evidence(model, scan, reading, f"{question} {text}"), reason)
+
+
+def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Box, ...]:
+    """Boxes of the structures that the question or the answer names and the eye found."""
+    words = set(re.findall(r"[a-z]+", text.lower()))
+    words |= {w[:-1] for w in words if w.endswith("s")}
+    boxes = []
+    for index, label in enumerate(model.vision.structures.labels):
+        parts = re.findall(r"[a-z]+", label.lower())
+        sided = parts[0] in ("left", "right")
+        if not set(parts[1:] if sided else parts) <= words or (sided and parts[0] not in words and {"left", "right"} & words):
+            continue
+        probability = reading.logits[0, index].sigmoid().numpy()
+        if probability.max() > 0.5:
+            boxes.append(_box(scan, reading, label, probability))
+    return tuple(sorted(boxes, key=lambda b: -(b.score or 0)))
+
+
+def _box(scan: Scan, reading: Reading, label: str, probability: np.ndarray) -> Box:
+    """The box around a map's cells above one half, in mm of the patient or pixels of the picture."""
+    prepared = reading.prepared
+    depth, rows, columns = (np.flatnonzero((probability > 0.5).any(axis)) for axis in ((1, 2), (0, 2), (0, 1)))
+    cell = prepared.x.shape[-1] / probability.shape[-1]
+    corners = []
+    for d, r, c in ((depth[0], rows[0], columns[0]), (depth[-1] + 1, rows[-1] + 1, columns[-1] + 1)):
+        row, column = ((v * cell - o) / prepared.scale for v, o in zip((r, c), prepared.offset, strict=True))
+        corners.append((d * prepared.slab, row, column))
+    best = int(probability.max((1, 2)).argmax() * prepared.slab + prepared.slab / 2)
+    low, high = corners_of(scan, corners[0], corners[1], plane=prepared.plane)
+    return Box(label, low, high, float(probability.max()), best)

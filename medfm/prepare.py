@@ -1,0 +1,111 @@
+"""Scan -> the numbers a network reads: one object per model, saved with it, used in training, command line and app."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medfm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from medfm.scan import Scan
+
+__all__ = ["Prepare", "Prepared"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the encoder reads.
+
+    x: (3, D, S, S) float32 in [0, 1], padded with 0 to a square; spacing: (3,) mm of its voxels along D, H, W.
+    offset: rows and columns of padding before the picture; scale: prepared pixels per source pixel.
+    slab: source slices averaged into one prepared slice; plane: the plane that was read.
+    """
+
+    x: Tensor
+    spacing: Tensor
+    offset: tuple[int, int]
+    scale: float
+    slab: float
+    plane: str | None
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Windows, robust scaling, resampling in mm and the token budget.
+
+    size: pixels of the longer side after resampling. max_slices: a volume with more is averaged into this many slabs
+    of equal thickness, so that no slice goes unseen. windows: (level, width) in HU, one per input channel, for CT.
+    percentiles: lower and upper, in percent, for intensities without a unit (MR, radiographs); 8-bit pictures are
+    taken as they are. field_of_view: mm assumed along the longer side of a picture without spacing.
+    """
+
+    size: int = 320
+    max_slices: int = 32
+    windows: tuple[tuple[float, float], ...] = ((-600, 1500), (50, 400), (400, 1800))
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    field_of_view: float = 350.0
+
+    def __post_init__(self) -> None:
+        if self.size % 64 or len(self.windows) != 3:
+            raise ConfigError(f"found size {self.size}, {len(self.windows)} windows; expected a multiple of 64 and 3 windows")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Prepare:
+        windows = tuple((float(level), float(width)) for level, width in values.get("windows", cls.windows))
+        return cls(**{**values, "windows": windows, "percentiles": tuple(values.get("percentiles", cls.percentiles))})
+
+    def __call__(self, scan: Scan, *, plane: str | None = None) -> Prepared:
+        """Read `scan` in its acquired plane, or in `plane`, in radiological display order."""
+        import torch
+        from torch.nn import functional as F
+
+        array, spacing = scan.slices(plane)
+        channels, slices, rows, columns = array.shape
+        scale = self.size / max(rows, columns)
+        height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
+        top, left = (self.size - height) // 2, (self.size - width) // 2
+        depth = min(slices, self.max_slices)
+        x = torch.zeros(3, depth, self.size, self.size)
+        low, high = self._range(scan, array)
+        edges = np.linspace(0, slices, depth + 1)
+        for index in range(depth):  # slab by slab, so memory grows with the slab and not with the volume
+            first, last = int(np.floor(edges[index])), int(np.ceil(edges[index + 1]))
+            slab = torch.from_numpy(np.ascontiguousarray(array[:, first:last], dtype=np.float32)).transpose(0, 1)
+            slab = self._channels(slab, scan, low, high, channels)
+            slab = F.interpolate(slab, (height, width), mode="bilinear", antialias=scale < 1, align_corners=False)
+            weight = torch.ones(last - first)  # a source slice on the border of two slabs is shared between them
+            weight[0] = first + 1 - edges[index]
+            weight[-1] -= last - edges[index + 1]
+            x[:, index, top : top + height, left : left + width] = torch.einsum("n,nchw->chw", weight / weight.sum(), slab)
+        if not scan.spacing_known:
+            spacing = (spacing[0], self.field_of_view / max(rows, columns), self.field_of_view / max(rows, columns))
+        mm = torch.tensor([spacing[0] * slices / depth, spacing[1] / scale, spacing[2] / scale], dtype=torch.float32)
+        return Prepared(x.clamp_(0, 1), mm, (top, left), scale, slices / depth, plane or scan.best_plane)
+
+    def _range(self, scan: Scan, array: np.ndarray) -> tuple[float, float]:
+        if array.dtype == np.uint8:
+            return 0.0, 255.0
+        if scan.units == "HU":
+            return 0.0, 1.0
+        step = max(1, array.size // 2_000_000)
+        low, high = np.percentile(array.reshape(-1)[::step].astype(np.float32), self.percentiles)
+        return float(low), float(high if high > low else low + 1)
+
+    def _channels(self, slab: Tensor, scan: Scan, low: float, high: float, channels: int) -> Tensor:
+        """(N, C, H, W) in the scan's units -> (N, 3, H, W) in [0, 1]."""
+        import torch
+
+        if scan.units == "HU":
+            windows: list[torch.Tensor] = [(slab - (level - width / 2)) / width for level, width in self.windows]
+            return torch.cat(windows, 1).clamp_(0, 1)
+        slab = ((slab - low) / (high - low)).clamp_(0, 1)
+        return slab if channels == 3 else slab.expand(-1, 3, -1, -1)

@@ -1,0 +1,173 @@
+"""The one training loop, on accelerate: any objective, any number of processes, resumable at every checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from medfm import config
+from medfm.errors import ConfigError
+
+__all__ = ["train"]
+
+_TRAIN = {"epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0, "minutes": 5.0, "seed": 0}  # fmt: skip
+
+
+def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path:
+    """Train as `recipe` says and leave the result in `output`.
+
+    The recipe has `objective` (a registered name and its arguments), `data`, and `train`: epochs, rate (AdamW, cosine
+    after a warm-up share), decay, clip, accumulate, average (decay of the moving average of the weights that is saved,
+    0 = none), minutes between checkpoints, seed. `log.jsonl` gets one line an epoch.
+
+    Raises:
+        ConfigError: an unknown key, or `output` holds another run and `resume` was not asked for.
+    """
+    options = {**_TRAIN, **recipe.get("train", {})}
+    if unknown := set(options) - set(_TRAIN):
+        raise ConfigError(f"train: unknown {sorted(unknown)}; known are {sorted(_TRAIN)}")
+    checkpoint = output / "checkpoint"
+    if checkpoint.exists() and not resume:
+        raise ConfigError(f"{output} holds an unfinished run; continue it with --resume or choose another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    set_seed(options["seed"])
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
+    objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
+    optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
+    loader = objective.loader()
+    steps = math.ceil(len(loader) / accelerator.num_processes / options["accumulate"]) * options["epochs"]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, options["warmup"]))
+    wrapped, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
+    average = _Average(objective, options["average"])
+    accelerator.register_for_checkpointing(schedule, average)
+    progress = _Progress(checkpoint)
+    if resume and checkpoint.exists():
+        accelerator.load_state(str(checkpoint))
+        progress.load()
+    _run(accelerator, objective, wrapped, optimizer, schedule, loader, average, progress, options, output)
+    return output
+
+
+def _run(
+    accelerator: Accelerator, objective: Any, wrapped: Any, optimizer: Any, schedule: Any, loader: Any,
+    average: _Average, progress: _Progress, options: dict[str, Any], output: Path,
+) -> None:  # fmt: skip
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    saved = time.monotonic()
+    with Progress(*columns, disable=not accelerator.is_main_process) as bar:
+        total = len(loader) * options["epochs"]
+        task = bar.add_task("training", total=total, completed=progress.epoch * len(loader) + progress.step)
+        for epoch in range(progress.epoch, options["epochs"]):
+            objective.begin(epoch)
+            wrapped.train()
+            batches = accelerator.skip_first_batches(loader, progress.step) if progress.step else loader
+            for batch in batches:
+                with accelerator.accumulate(wrapped):
+                    parts = wrapped(batch)
+                    accelerator.backward(parts["loss"])
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(wrapped.parameters(), options["clip"])
+                    optimizer.step()
+                    if accelerator.sync_gradients:
+                        schedule.step()
+                        average.update(objective)
+                    optimizer.zero_grad()
+                progress.add({name: float(value.detach()) for name, value in parts.items()})
+                bar.update(task, advance=1, description=progress.line(epoch))
+                if time.monotonic() - saved > options["minutes"] * 60:
+                    accelerator.save_state(str(progress.folder))
+                    progress.save()
+                    saved = time.monotonic()
+            with average.swapped(objective):
+                objective.eval()
+                entry = {"epoch": epoch + 1, **progress.means(), **objective.evaluate()}
+                progress.next_epoch()
+                if accelerator.is_main_process:
+                    with (output / "log.jsonl").open("a") as log:
+                        log.write(json.dumps({k: round(v, 4) for k, v in entry.items()}) + "\n")
+                    objective.save(output)
+            accelerator.save_state(str(progress.folder))
+            progress.save()
+            saved = time.monotonic()
+
+
+def _cosine(step: int, steps: int, warmup: float) -> float:
+    first = max(1, round(steps * warmup))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first)))) + 1e-3
+
+
+class _Average:
+    """Moving average of the trained weights; evaluated and saved in their place."""
+
+    def __init__(self, module: torch.nn.Module, decay: float) -> None:
+        self.decay, self.count = decay, 0
+        self.weights = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad} if decay else {}
+
+    @torch.no_grad()
+    def update(self, module: torch.nn.Module) -> None:
+        self.count += 1
+        decay = min(self.decay, self.count / (self.count + 10))
+        for name, parameter in module.named_parameters():
+            if name in self.weights:
+                self.weights[name].lerp_(parameter, 1 - decay)
+
+    def swapped(self, module: torch.nn.Module) -> _Swap:
+        return _Swap(module, self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self.weights = state["count"], state["weights"]
+
+
+class _Swap:
+    def __init__(self, module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+        self.pairs = [(p.data, weights[n], p) for n, p in module.named_parameters() if n in weights]
+
+    def __enter__(self) -> None:
+        for _, averaged, parameter in self.pairs:
+            parameter.data = averaged
+
+    def __exit__(self, *_: object) -> None:
+        for own, _, parameter in self.pairs:
+            parameter.data = own
+
+
+class _Progress:
+    """Where a run stands: epoch, step, and the sums of this epoch's losses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.epoch, self.step = folder, 0, 0
+        self.sums: dict[str, float] = {}
+
+    def add(self, values: dict[str, float]) -> None:
+        self.step += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: value / max(self.step, 1) for name, value in self.sums.items()}
+
+    def line(self, epoch: int) -> str:
+        return f"epoch {epoch + 1} " + " ".join(f"{n} {v:.3f}" for n, v in self.means().items())
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+
+    def save(self) -> None:
+        (self.folder / "progress.json").write_text(json.dumps({"epoch": self.epoch, "step": self.step, "sums": self.sums}))
+
+    def load(self) -> None:
+        vars(self).update(json.loads((self.folder / "progress.json").read_text()))

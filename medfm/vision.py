@@ -1,0 +1,40 @@
+"""The eye: shared encoder, structure maps and connector, trained together before any language model is near."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from medfm import config
+from medfm.heads.structures import StructureHead
+from medfm.language.connector import Connector
+
+__all__ = ["Seen", "Vision"]
+
+
+class Seen(NamedTuple):
+    """One look at a scan: pyramid (five levels), structure logits (B, K, D, H/8, W/8), tokens (B, M, E)."""
+
+    pyramid: list[Tensor]
+    logits: Tensor
+    tokens: Tensor
+
+
+class Vision(nn.Module):
+    """x (B, 3, D, H, W) -> Seen. `encoder` is a node of configs/model; `labels` name the structures."""
+
+    def __init__(self, *, encoder: dict[str, Any], labels: list[str], width: int) -> None:
+        super().__init__()
+        self.encoder = config.build("encoders", encoder)
+        self.structures = StructureHead(self.encoder.channels, labels=labels)
+        self.connector = Connector(self.encoder.channels[-1], len(labels), width)
+
+    def look(self, x: Tensor, spacing: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The pyramid and the structure logits, without the tokens."""
+        pyramid = self.encoder(x, spacing)
+        return pyramid, self.structures(pyramid, spacing)
+
+    def forward(self, x: Tensor, spacing: Tensor) -> Seen:
+        pyramid, logits = self.look(x, spacing)
+        return Seen(pyramid, logits, self.connector(pyramid[-1], logits, self.structures.summary(logits)))

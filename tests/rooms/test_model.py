@@ -1,0 +1,158 @@
+"""MedFM end to end at a tiny size: trained by the loop, saved as an adapter, loaded, asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+import medfm
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.model import MedFM, load, save_adapter
+from medfm.predict import ask, ask_many, stream
+from medfm.scan import Scan
+
+QUESTIONS = ["Is there a disk?", "On which side is the disk?", "What modality is this?"]
+
+
+@pytest.fixture(scope="module")
+def model(adapter_folder: Path) -> MedFM:
+    return load(adapter_folder)
+
+
+def picture(seed: int = 0) -> Scan:
+    return Scan.from_array(np.random.default_rng(seed).integers(0, 255, (96, 80), dtype=np.uint8))
+
+
+def volume() -> Scan:
+    values = np.random.default_rng(0).integers(-1000, 1000, (6, 64, 64)).astype(np.int16)
+    return Scan.from_array(values, affine=np.diag([1, 1, 5, 1]), modality="CT", units="HU")
+
+
+@pytest.mark.parametrize("scan", [picture(), volume()], ids=["picture", "volume"])
+def test_cached_equals_not_cached(model: MedFM, scan: Scan) -> None:
+    model._readings.clear()
+    first = ask(model, scan, QUESTIONS[0])
+    again = ask(model, scan, QUESTIONS[0])
+    model._readings.clear()
+    fresh = ask(model, scan, QUESTIONS[0])
+    assert first == again == fresh
+
+
+def test_many_questions_equal_one_at_a_time(model: MedFM) -> None:
+    together = ask_many(model, picture(), QUESTIONS)
+    apart = [ask(model, picture(), q) for q in QUESTIONS]
+    assert [a.text for a in together] == [a.text for a in apart]
+    assert [a.confidence for a in together] == pytest.approx([a.confidence for a in apart], rel=1e-3)
+
+
+def test_stream_pieces_add_up_to_the_answer(model: MedFM) -> None:
+    pieces, generator = [], stream(model, picture(), QUESTIONS[0])
+    try:
+        while True:
+            pieces.append(next(generator))
+    except StopIteration as end:
+        answer = end.value
+    assert answer == ask(model, picture(), QUESTIONS[0])
+    assert answer.text.startswith("".join(pieces))
+
+
+def test_cache_goes_by_content_and_not_by_name(model: MedFM, tmp_path: Path) -> None:
+    from PIL import Image
+
+    texts = []
+    for seed in (1, 2):
+        Image.fromarray(picture(seed).data[0, 0]).save(tmp_path / "scan.png")
+        model.read(Scan.read(tmp_path / "scan.png"))
+        texts.append(next(reversed(model._readings)))
+    assert texts[0] != texts[1]
+
+
+def test_cache_is_bounded(model: MedFM) -> None:
+    for seed in range(6):
+        model.read(picture(seed))
+    assert len(model._readings) == 4
+
+
+def test_blank_image_changes_what_the_model_takes_in(model: MedFM) -> None:
+    seen = model.encode(model.preparation(picture()), facts="")
+    blank = model.encode(model.preparation(Scan.from_array(np.zeros((96, 80), np.uint8))), facts="")
+    assert not torch.allclose(seen.logits, blank.logits)
+
+
+def test_header_facts_reach_the_prompt() -> None:
+    from medfm.model import facts_of
+
+    assert facts_of(volume(), None) == "CT, transverse plane"
+    assert facts_of(volume(), "coronal") == "CT, coronal plane"
+    assert facts_of(picture(), None) == ""
+
+
+def test_saved_as_a_hugging_face_model_it_gives_the_same_numbers(model: MedFM, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    again = MedFM.from_pretrained(tmp_path).eval()
+    again.tokenizer = model.tokenizer
+    assert ask_many(again, picture(), QUESTIONS) == ask_many(model, picture(), QUESTIONS)
+
+
+def test_adapter_opens_in_plain_peft_and_merging_changes_nothing(adapter_folder: Path, tiny_language: Path) -> None:
+    ids = torch.arange(20)[None]
+    base = AutoModelForCausalLM.from_pretrained(tiny_language).eval()
+    plain = base(ids).logits
+    adapted = PeftModel.from_pretrained(base, str(adapter_folder)).eval()
+    with_adapter = adapted(ids).logits
+    merged = adapted.merge_and_unload()(ids).logits
+    assert not torch.allclose(plain, with_adapter, atol=1e-5)
+    torch.testing.assert_close(merged, with_adapter, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(load(adapter_folder).language(ids).logits, merged, atol=1e-4, rtol=1e-3)
+
+
+def test_wrong_base_is_an_error_and_not_noise(adapter_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "foreign"
+    shutil.copytree(adapter_folder, copy, ignore=shutil.ignore_patterns("checkpoint"))
+    about = json.loads((copy / "medfm.json").read_text())
+    (copy / "medfm.json").write_text(json.dumps({**about, "base": "0" * 64}))
+    with pytest.raises(AdapterMismatch, match="000000"):
+        load(copy)
+
+
+def test_unknown_adapter_names_the_shipped_ones() -> None:
+    with pytest.raises(UnknownName, match="shipped are"):
+        load("no-such-adapter")
+
+
+def test_save_adapter_round_trip(model: MedFM, tmp_path: Path) -> None:
+    save_adapter(model, tmp_path / "copy")
+    vision = load(tmp_path / "copy").vision.state_dict()
+    for name, tensor in model.vision.state_dict().items():
+        torch.testing.assert_close(vision[name].float(), tensor.half().float(), msg=name)
+
+
+def test_evidence_is_a_box_around_what_is_named(model: MedFM, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = picture()
+    reading = model.read(scan)
+    logits = torch.full_like(reading.logits, -9.0)
+    logits[0, 0, 0, 2:4, 4:6] = 9.0  # stride 8 of a 64 px view: rows 16-32, columns 32-48
+    object.__setattr__(reading, "logits", logits)
+    monkeypatch.setattr(model, "read", lambda *_, **__: reading)
+    (box,) = ask(model, scan, "Is there a disk?").evidence
+    assert box.label == "Disk" and box.score > 0.99
+    left = (64 - round(80 * 64 / 96)) // 2
+    assert box.low == pytest.approx(((32 - left) * 1.5, 24)) and box.high == pytest.approx(((48 - left) * 1.5, 48))
+    assert ask(model, scan, "What is the modality?").evidence == ()
+
+
+def test_low_confidence_abstains_and_says_why(model: MedFM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.config, "abstain", 1.0)
+    answer = ask(model, picture(), QUESTIONS[0])
+    assert answer.abstained and "below" in answer.reason
+
+
+def test_public_names() -> None:
+    assert medfm.load is load and medfm.ask is ask

@@ -1,0 +1,107 @@
+"""The one loop: deterministic by seed, killed and resumed to the same numbers, never over another run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import eye_recipe
+from safetensors.torch import load_file
+
+from medfm.data import read_cases, split_cases, structure_target
+from medfm.errors import ConfigError, DataError
+from medfm.objectives.grounded import Grounded
+from medfm.prepare import Prepare
+from medfm.train.loop import train
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "vision.safetensors")
+
+
+def test_same_seed_same_weights(eye_folder: Path, phantom_rows: Path, tmp_path: Path) -> None:
+    again = weights(train(eye_recipe(phantom_rows), output=tmp_path / "again"))
+    for name, tensor in weights(eye_folder).items():
+        torch.testing.assert_close(again[name], tensor, msg=name)
+
+
+def test_killed_and_resumed_equals_uninterrupted(phantom_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = eye_recipe(phantom_rows, epochs=2, minutes=0, average=0.9)
+    whole = weights(train(recipe, output=tmp_path / "whole"))
+    forward, calls = Grounded.forward, []
+
+    def dies(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return forward(self, batch)
+
+    monkeypatch.setattr(Grounded, "forward", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, output=tmp_path / "killed")
+    monkeypatch.setattr(Grounded, "forward", forward)
+    resumed = weights(train(recipe, output=tmp_path / "killed", resume=True))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name].float(), tensor.float(), atol=2e-3, rtol=2e-3, msg=name)
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_another_run_is_not_overwritten(eye_folder: Path, phantom_rows: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        train(eye_recipe(phantom_rows), output=eye_folder)
+
+
+def test_unknown_training_option_is_named(phantom_rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="epoks"):
+        train(eye_recipe(phantom_rows, epoks=3), output=tmp_path / "x")
+
+
+def test_the_eye_learns_the_phantom(phantom_rows: Path, tmp_path: Path) -> None:
+    log = train(eye_recipe(phantom_rows, epochs=12, rate=3e-3), output=tmp_path / "run") / "log.jsonl"
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert entries[-1]["answer"] < 0.6 * entries[0]["answer"] and entries[-1]["maps"] < entries[0]["maps"]
+
+
+def test_a_frozen_eye_stays_as_it_was(eye_folder: Path, adapter_folder: Path) -> None:
+    before, after = weights(eye_folder), weights(adapter_folder)
+    changed = {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])}
+    assert changed == {"connector"}
+
+
+def test_split_is_by_image_and_repeatable(phantom_rows: Path) -> None:
+    cases = read_cases([phantom_rows], Prepare(size=64))
+    train_side, held = split_cases(cases, share=0.25, seed=3)
+    assert len(held) == 3 and not {c.path for c in train_side} & {c.path for c in held}
+    assert [c.path for c in split_cases(cases, share=0.25, seed=3)[1]] == [c.path for c in held]
+
+
+def test_target_lies_where_mask_and_box_lie(phantom_rows: Path) -> None:
+    case = read_cases([phantom_rows], Prepare(size=64))[0]
+    from_mask, present = structure_target(case, ["Disk", "Other"], {70: "Disk"})
+    case.mask = None
+    from_box, _ = structure_target(case, ["Disk", "Other"], {})
+    assert present.tolist() == [1, 0] and from_mask[1].max() == 0
+    overlap = (from_mask[0] * from_box[0]).sum() * 2 / (from_mask[0].sum() + from_box[0].sum())
+    assert overlap > 0.8
+
+
+@pytest.mark.parametrize("line", ["{not json", '{"image": "a.png", "question": "?"}', "[1, 2]"])
+def test_a_bad_row_is_named_with_its_line(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(DataError, match="line 1"):
+        read_cases([file], Prepare(size=64))
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(DataError, match="no rows"):
+        read_cases([tmp_path / "rows.jsonl"], Prepare(size=64))
+
+
+def test_adapter_recipe_trains_only_adapter_and_connector(adapter_folder: Path) -> None:
+    names = load_file(adapter_folder / "adapter_model.safetensors")
+    assert names and all("lora_" in n for n in names)
+    assert any(t.abs().sum() > 0 for n, t in names.items() if "lora_B" in n)
