@@ -102,8 +102,7 @@ def _answer_text(model: MedFM, scan: Scan, question: str, *, plane: str | None) 
         with show.waiting("looking"):
             answer = predict.ask(model, scan, question, plane=plane)
         print(f"not answered: {answer.reason}" if answer.abstained else answer.text, flush=True)
-    show.confidence(answer)
-    show.evidence(answer)
+    show.about(answer)
 
 
 def _written(pieces: Iterable[str]) -> Answer:

@@ -13,17 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medfm.cli.words import DISCLAIMER, about_answer, about_scan, evidence
+
 if TYPE_CHECKING:
     from medfm.cli.doctor import Finding
     from medfm.errors import SeriesChoice
     from medfm.scan import Answer, Scan
 
 __all__ = [
+    "about",
     "adapters",
-    "confidence",
     "disclaimer",
     "evaluation",
-    "evidence",
     "failure",
     "findings",
     "note",
@@ -70,15 +71,8 @@ def series_choice(error: SeriesChoice) -> None:
 
 
 def scan(scan: Scan) -> None:
-    """One line on what was read, then its warnings. Estimates are marked with a question mark."""
-
-    def known(name: str, value: str | None) -> str:
-        return "" if not value else value + ("?" if name in scan.estimated else "")
-
-    facts = [known(name, getattr(scan, name)) for name in ("modality", "body_part", "plane")]
-    size = " x ".join(str(side) for side in reversed(scan.data.shape[1:]) if side > 1)
-    spacing = " x ".join(f"{mm:.2g}" for mm in scan.spacing) + " mm" if scan.spacing_known else "spacing not known"
-    _err().print(f"[dim]{_safe(', '.join([*filter(None, facts), size, spacing]))}[/]", soft_wrap=True)
+    """One line on what was read, then its warnings."""
+    _err().print(f"[dim]{_safe(about_scan(scan))}[/]", soft_wrap=True)
     for warning in scan.notes:
         _err().print(f"[yellow]note:[/] {_safe(warning)}", soft_wrap=True)
 
@@ -99,46 +93,16 @@ def question(text: str) -> None:
     _err().print(f"[bold]{_safe(text)}[/]", soft_wrap=True)
 
 
-def confidence(answer: Answer) -> None:
-    """How sure the model is, in words and as a number; an abstention looks different from an answer."""
-    if answer.abstained:
-        reason = f": {_safe(answer.reason)}" if answer.reason else ""
-        _err().print(
-            f"  [bold yellow]not answered[/]{reason}; take {_safe(repr(answer.text))} as a guess", soft_wrap=True
-        )
-    elif answer.confidence is None:
-        _err().print("  [dim]confidence not known[/]")
-    else:
-        _err().print(f"  [dim]confidence {_in_words(answer.confidence)} ({answer.confidence:.2f})[/]")
-
-
-def _in_words(confidence: float) -> str:
-    return next(
-        word
-        for least, word in ((0.9, "high"), (0.7, "moderate"), (0.5, "low"), (0.0, "very low"))
-        if confidence >= least
-    )
-
-
-def evidence(answer: Answer) -> None:
-    """One line per item the answer rests on."""
-    for item in answer.evidence:
-        values = item.to_dict()
-        if values["kind"] == "box":
-            low, high = ([f"{v:.0f}" for v in values[corner]] for corner in ("low", "high"))
-            unit = "mm" if len(low) == 3 else "px"
-            where = f"({', '.join(low)}) to ({', '.join(high)}) {unit}"
-            where += "" if values["slice"] is None else f", slice {values['slice']}"
-            where += "" if values["score"] is None else f", score {values['score']:.2f}"
-            lines = [f"{values['label']}: {where}"]
-        else:
-            lines = [f"{label['name']}: {label['ml']:.1f} ml" for label in values["labels"].values()]
-        for line in lines:
-            _err().print(f"  [dim]evidence: {_safe(line)}[/]", soft_wrap=True)
+def about(answer: Answer) -> None:
+    """How sure the model is and what the answer rests on; an abstention looks different from an answer."""
+    style = "bold yellow" if answer.abstained else "dim"
+    _err().print(f"  [{style}]{_safe(about_answer(answer))}[/]", soft_wrap=True)
+    for line in evidence(answer):
+        _err().print(f"  [dim]evidence: {_safe(line)}[/]", soft_wrap=True)
 
 
 def disclaimer() -> None:
-    _err().print("[dim]medfm assists, it does not diagnose. Check every answer against the images.[/]")
+    _err().print(f"[dim]{DISCLAIMER}[/]")
 
 
 def evaluation(metrics: dict[str, Any], output: Path) -> None:

@@ -27,8 +27,8 @@ def grey_range(scan: Scan) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def slice_picture(scan: Scan, index: int, *, plane: str | None = None, size: int = 768) -> NDArray[np.uint8]:
-    """Slice `index` (from 0; kept within the scan) of `plane` as (rows, columns, 3) uint8, longer side `size` at most.
+def slice_picture(scan: Scan, index: int, *, plane: str | None = None, size: int = 640) -> NDArray[np.uint8]:
+    """Slice `index` (from 0; kept within the scan) of `plane` as (rows, columns, 3) uint8, longer side `size`.
 
     Pixels are square: a slice with rows 5 mm apart and columns 1 mm apart is stretched, as on a viewing station.
     """
@@ -40,5 +40,5 @@ def slice_picture(scan: Scan, index: int, *, plane: str | None = None, size: int
     grey = (np.clip((chosen - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
     picture = Image.fromarray(np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0).copy())
     height, width = picture.height * row_mm, picture.width * column_mm
-    scale = min(size / max(height, width), max(picture.height / height, picture.width / width))
+    scale = size / max(height, width)
     return np.asarray(picture.resize((max(1, round(width * scale)), max(1, round(height * scale)))))
