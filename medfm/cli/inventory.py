@@ -24,19 +24,20 @@ class AdapterCard:
 
 
 def shipped_adapters() -> list[AdapterCard]:
-    """Every folder of adapters/ that has a README.md (a model card with Hugging Face's YAML header), by name."""
+    """Every folder of adapters/ with a medfm.json, by name; its README.md is a card with Hugging Face's YAML header."""
     from medfm.assets import root
 
-    return [_card(path.parent) for path in sorted((root() / "adapters").glob("*/README.md"))]
+    return [_card(path.parent) for path in sorted((root() / "adapters").glob("*/medfm.json"))]
 
 
 def _card(folder: Path) -> AdapterCard:
-    header = _yaml_header((folder / "README.md").read_text(encoding="utf-8"))
+    card = folder / "README.md"
+    header = _yaml_header(card.read_text(encoding="utf-8")) if card.exists() else {}
+    about = json.loads((folder / "medfm.json").read_text(encoding="utf-8"))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    base = header.get("base_model", "not said")
     return AdapterCard(
         name=folder.name,
-        base=", ".join(map(str, base)) if isinstance(base, list) else str(base),
+        base=Path(about["language"]).name,  # a folder, where somebody trained on a base of their own
         size=f"{size / 1e6:.1f} MB",
         licence=str(header.get("license", "not said")),
         figure=_figure(folder / "metrics.json"),

@@ -164,11 +164,12 @@ def test_models_lists_cards(medfm: Any, tmp_path: Path, monkeypatch: pytest.Monk
 
     card = tmp_path / "adapters" / "mine"
     card.mkdir(parents=True)
-    (card / "README.md").write_text("---\nlicense: cc-by-4.0\nbase_model: some/base\n---\n# mine\n")
+    (card / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# mine\n")
+    (card / "medfm.json").write_text('{"language": "some-base"}')
     monkeypatch.setattr(assets, "root", lambda: tmp_path)
     result = medfm("models")
     assert result.code == 0
-    for cell in ("mine", "some/base", "cc-by-4.0", "not measured"):
+    for cell in ("mine", "some-base", "cc-by-4.0", "not measured"):
         assert cell in result.out
 
 
