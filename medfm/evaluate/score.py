@@ -53,8 +53,9 @@ def _calibration(records: Sequence[Record]) -> dict[str, Any]:
     known = [r for r in records if r["confidence"] is not None]
     if not known:
         return {"ece": None, "n": 0}
-    ece = expected_calibration_error([r["confidence"] for r in known], [r["correct"] for r in known])
-    mean = sum(r["confidence"] for r in known) / len(known)
+    confidence = [min(1.0, r["confidence"]) for r in known]  # exp(log-probability) can round to just above 1
+    ece = expected_calibration_error(confidence, [r["correct"] for r in known])
+    mean = sum(confidence) / len(known)
     return {"ece": round(ece, 6), "mean_confidence": round(mean, 6), "bins": 15, "n": len(known)}
 
 
