@@ -66,13 +66,13 @@ class MedFM(PreTrainedModel):
 
     config_class = MedFMConfig
     base_model_prefix = "medfm"
-    _tied_weights_keys = None
 
     def __init__(self, config: MedFMConfig, language: nn.Module | None = None, tokenizer: Any = None) -> None:
         super().__init__(config)
         if language is None:
             about = AutoConfig.for_model(**config.language_config)
             language = AutoModelForCausalLM.from_config(about)
+        config.language_config = language.config.to_dict()
         self.vision = Vision(**config.vision)
         self.language = language
         self.tokenizer = tokenizer
@@ -80,6 +80,10 @@ class MedFM(PreTrainedModel):
         self.prompt = Prompt(**config.prompt)
         self._readings: OrderedDict[tuple[str, str | None], Reading] = OrderedDict()
         self.name, self.fingerprint = "", ""
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part initialises itself; what transformers would do here overwrites that."""
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language.get_input_embeddings()
@@ -191,8 +195,7 @@ def load_vision(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def base_language(name: str) -> tuple[nn.Module, Any, str]:
     """A language model in full precision, its tokenizer and the sha256 of its weights."""
-    language, tokenizer = load_language(name, dtype=torch.float32)
-    folder = assets.base_weights(name)
+    language, tokenizer, folder = load_language(name, dtype=torch.float32)
     return language, tokenizer, _digest(sorted(folder.glob("*.safetensors")))
 
 

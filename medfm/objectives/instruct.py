@@ -73,7 +73,8 @@ class Instruct(nn.Module):
 
     def loader(self) -> DataLoader[Any]:
         """Batches of images with all their questions; the augmentation depends on seed, epoch and image only."""
-        return DataLoader(list(range(len(self.cases))), batch_sampler=self.batches, collate_fn=self.collate)  # type: ignore[arg-type]
+        own = torch.Generator()  # else starting an epoch would draw from the global state, and a resumed run would differ
+        return DataLoader(list(range(len(self.cases))), batch_sampler=self.batches, collate_fn=self.collate, generator=own)  # type: ignore[arg-type]  # fmt: skip
 
     def begin(self, epoch: int) -> None:
         """Told by the loop before each epoch, so that order and augmentation can be drawn anew."""

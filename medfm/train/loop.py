@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,13 @@ def _run(
     accelerator: Accelerator, objective: Any, wrapped: Any, optimizer: Any, schedule: Any, loader: Any,
     average: _Average, progress: _Progress, options: dict[str, Any], output: Path,
 ) -> None:  # fmt: skip
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    saved = time.monotonic()
-    with Progress(*columns, disable=not accelerator.is_main_process) as bar:
+    saved = told = time.monotonic()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
         total = len(loader) * options["epochs"]
         task = bar.add_task("training", total=total, completed=progress.epoch * len(loader) + progress.step)
         for epoch in range(progress.epoch, options["epochs"]):
@@ -83,6 +86,10 @@ def _run(
                     optimizer.zero_grad()
                 progress.add({name: float(value.detach()) for name, value in parts.items()})
                 bar.update(task, advance=1, description=progress.line(epoch))
+                if not console.is_terminal and time.monotonic() - told > 60:  # a log file gets a line a minute
+                    told = time.monotonic()
+                    left = timedelta(seconds=round(bar.tasks[0].time_remaining or 0))
+                    console.print(f"{progress.line(epoch)}, {progress.step}/{len(loader)} steps, {left} left")
                 if time.monotonic() - saved > options["minutes"] * 60:
                     accelerator.save_state(str(progress.folder))
                     progress.save()

@@ -27,7 +27,9 @@ def test_same_seed_same_weights(eye_folder: Path, phantom_rows: Path, tmp_path: 
         torch.testing.assert_close(again[name], tensor, msg=name)
 
 
-def test_killed_and_resumed_equals_uninterrupted(phantom_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_and_resumed_equals_uninterrupted(
+    phantom_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = eye_recipe(phantom_rows, epochs=2, minutes=0, average=0.9)
     whole = weights(train(recipe, output=tmp_path / "whole"))
     forward, calls = Grounded.forward, []
@@ -45,7 +47,10 @@ def test_killed_and_resumed_equals_uninterrupted(phantom_rows: Path, tmp_path: P
     resumed = weights(train(recipe, output=tmp_path / "killed", resume=True))
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name].float(), tensor.float(), atol=2e-3, rtol=2e-3, msg=name)
-    assert [json.loads(line)["epoch"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()] == [1, 2]
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+    ]
 
 
 def test_another_run_is_not_overwritten(eye_folder: Path, phantom_rows: Path) -> None:
@@ -59,9 +64,10 @@ def test_unknown_training_option_is_named(phantom_rows: Path, tmp_path: Path) ->
 
 
 def test_the_eye_learns_the_phantom(phantom_rows: Path, tmp_path: Path) -> None:
-    log = train(eye_recipe(phantom_rows, epochs=12, rate=3e-3), output=tmp_path / "run") / "log.jsonl"
+    log = train(eye_recipe(phantom_rows, epochs=8, rate=3e-3), output=tmp_path / "run") / "log.jsonl"
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    assert entries[-1]["answer"] < 0.6 * entries[0]["answer"] and entries[-1]["maps"] < entries[0]["maps"]
+    assert entries[-1]["maps"] < 0.5 * entries[0]["maps"]
+    assert entries[-1]["answer"] < entries[0]["answer"]
 
 
 def test_a_frozen_eye_stays_as_it_was(eye_folder: Path, adapter_folder: Path) -> None:
