@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +15,7 @@ from medfm.scan.raw import Identity, Request
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["HEADER_TAGS", "Slice", "identity_of", "quiet", "read_header", "slices_of"]
+__all__ = ["HEADER_TAGS", "Slice", "element", "identity_of", "number", "read_header", "slices_of", "text_of"]
 
 HEADER_TAGS = [
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID",
@@ -40,23 +35,6 @@ _IDENTITY = [
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "OtherPatientIDs", "AccessionNumber",
     "ReferringPhysicianName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "StudyDate",
 ]  # fmt: skip
-_quiet_lock = threading.RLock()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings and log, which may repeat header values (a patient's name).
-
-    Both belong to the whole process, hence the lock.
-    """
-    logger = logging.getLogger("pydicom")
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before, logger.disabled = logger.disabled, True
-        try:
-            yield
-        finally:
-            logger.disabled = before
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +66,26 @@ def read_header(path: Path, shown: str) -> Dataset:
         raise ScanError(f"{shown}: the DICOM header is truncated or damaged ({type(error).__name__}).") from None
 
 
+def element(header: Any, name: str) -> Any:
+    """An element's value, or None when absent or unreadable: pydicom converts on access and may raise."""
+    try:
+        return header.get(name)
+    except Exception:
+        return None
+
+
+def text_of(header: Any, name: str) -> str:
+    """An element's value as text; empty when absent or unreadable."""
+    value = element(header, name)
+    try:
+        return "" if value is None else str(value)
+    except Exception:
+        return ""
+
+
 def identity_of(header: Dataset) -> Identity:
     """Who the scan belongs to, for the Scan's private part."""
-    return Identity({name: str(header.get(name)) for name in _IDENTITY if header.get(name)})
+    return Identity({name: text_of(header, name) for name in _IDENTITY if text_of(header, name)})
 
 
 def _floats(value: Any, count: int) -> list[float] | None:
@@ -102,37 +97,30 @@ def _floats(value: Any, count: int) -> list[float] | None:
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """One finite number, or None when it is absent or unreadable."""
     numbers = _floats(value, 1)
     return numbers[0] if numbers else None
 
 
-def _get(header: Any, name: str) -> Any:
-    """An element's value, or None when absent or unreadable: pydicom converts on access and may raise."""
-    try:
-        return header.get(name)
-    except Exception:
-        return None
-
-
 def slices_of(header: Dataset, path: Path, request: Request) -> list[Slice]:
     """One record per frame. Raises ScanError when there are no pixels or the header's numbers are impossible."""
-    rows, columns = _number(_get(header, "Rows")), _number(_get(header, "Columns"))
+    rows, columns = number(element(header, "Rows")), number(element(header, "Columns"))
     if rows is None or columns is None:
         raise ScanError(
             f"{request.shown}: a DICOM object without pixels (a report, plan, contour or waveform?). Give an image."
         )
-    frames = int(_number(_get(header, "NumberOfFrames")) or 1)
-    samples = int(_number(_get(header, "SamplesPerPixel")) or 1)
-    bits = int(_number(_get(header, "BitsAllocated")) or 8)
+    frames = int(number(element(header, "NumberOfFrames")) or 1)
+    samples = int(number(element(header, "SamplesPerPixel")) or 1)
+    bits = int(number(element(header, "BitsAllocated")) or 8)
     check_size((int(rows), int(columns), max(frames, 1), samples), max(bits // 8, 1), request.shown)
-    per_frame = _get(header, "PerFrameFunctionalGroupsSequence")
-    shared = _get(header, "SharedFunctionalGroupsSequence")
+    per_frame = element(header, "PerFrameFunctionalGroupsSequence")
+    shared = element(header, "SharedFunctionalGroupsSequence")
     if per_frame and len(per_frame) < frames:
         raise ScanError(
             f"{request.shown}: {frames} frames, but geometry for {len(per_frame)} only; the header is damaged."
         )
-    offsets = _floats(_get(header, "GridFrameOffsetVector"), frames)
+    offsets = _floats(element(header, "GridFrameOffsetVector"), frames)
     found = []
     for index in range(frames):
         groups = [per_frame[index]] if per_frame else []
@@ -156,12 +144,12 @@ def _slice(
 
     def look(sequence: str, name: str) -> Any:
         for group in groups:
-            items = _get(group, sequence)
-            value = _get(items[0], name) if items else None
+            items = element(group, sequence)
+            value = element(items[0], name) if items else None
             if value is not None:
                 return value
         # a classic multi-frame has one position for all frames: it says nothing about each
-        return _get(header, name) if frames == 1 or groups or offset is not None else None
+        return element(header, name) if frames == 1 or groups or offset is not None else None
 
     position = _floats(look("PlanePositionSequence", "ImagePositionPatient"), 3)
     orientation = _floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6)
@@ -169,18 +157,18 @@ def _slice(
     place = np.asarray(position) if position else None
     if place is not None and axes is not None and offset is not None:
         place = place + np.cross(axes[0], axes[1]) * offset
-    slope = _number(look("PixelValueTransformationSequence", "RescaleSlope") or _get(header, "RescaleSlope"))
-    intercept = _number(
-        look("PixelValueTransformationSequence", "RescaleIntercept") or _get(header, "RescaleIntercept")
+    slope = number(look("PixelValueTransformationSequence", "RescaleSlope") or element(header, "RescaleSlope"))
+    intercept = number(
+        look("PixelValueTransformationSequence", "RescaleIntercept") or element(header, "RescaleIntercept")
     )
-    dose = _number(_get(header, "DoseGridScaling"))
+    dose = number(element(header, "DoseGridScaling"))
     if slope == 0:
         raise ScanError(f"{request.shown}: the rescale slope is 0, every voxel would be the same. Export again.")
     spacing = _spacing(
         look("PixelMeasuresSequence", "PixelSpacing"), header, place is not None and axes is not None, request
     )
-    gap = _number(look("PixelMeasuresSequence", "SpacingBetweenSlices"))
-    thick = _number(look("PixelMeasuresSequence", "SliceThickness"))
+    gap = number(look("PixelMeasuresSequence", "SpacingBetweenSlices"))
+    thick = number(look("PixelMeasuresSequence", "SliceThickness"))
     return Slice(
         path=path, index=index, frames=frames, header=header, rows=size[0], columns=size[1],
         position=place, orientation=axes, spacing=spacing,
@@ -193,15 +181,15 @@ def _slice(
 
 def _order(header: Dataset, look: Any, index: int) -> tuple[float, ...]:
     values = (
-        look("FrameContentSequence", "TemporalPositionIndex") or _get(header, "TemporalPositionIdentifier"),
-        look("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime") or _get(header, "TriggerTime"),
+        look("FrameContentSequence", "TemporalPositionIndex") or element(header, "TemporalPositionIdentifier"),
+        look("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime") or element(header, "TriggerTime"),
         look("MRDiffusionSequence", "DiffusionBValue"),
-        look("MREchoSequence", "EffectiveEchoTime") or _get(header, "EchoTime"),
-        _get(header, "AcquisitionNumber"),
-        _get(header, "InstanceNumber"),
+        look("MREchoSequence", "EffectiveEchoTime") or element(header, "EchoTime"),
+        element(header, "AcquisitionNumber"),
+        element(header, "InstanceNumber"),
         index,
     )
-    return tuple(_number(value) or 0.0 for value in values)
+    return tuple(number(value) or 0.0 for value in values)
 
 
 def _axes(orientation: list[float], request: Request) -> np.ndarray:
@@ -217,7 +205,7 @@ def _axes(orientation: list[float], request: Request) -> np.ndarray:
 
 def _spacing(pixel_spacing: Any, header: Dataset, placed: bool, request: Request) -> tuple[float, float] | None:
     """(between rows, between columns) in mm: of the patient, else of the detector, else of the ultrasound region."""
-    candidates = (pixel_spacing, _get(header, "ImagerPixelSpacing"), _get(header, "NominalScannedPixelSpacing"))
+    candidates = (pixel_spacing, element(header, "ImagerPixelSpacing"), element(header, "NominalScannedPixelSpacing"))
     for value in candidates:
         numbers = _floats(value, 2)
         if numbers and min(numbers) > 0:
@@ -227,9 +215,9 @@ def _spacing(pixel_spacing: Any, header: Dataset, placed: bool, request: Request
                 f"{request.shown}: pixel spacing {numbers[0]:g} x {numbers[1]:g} mm; both must be positive. "
                 "Correct the DICOM header."
             )
-    regions = _get(header, "SequenceOfUltrasoundRegions")
-    if regions and _number(_get(regions[0], "PhysicalUnitsXDirection")) == 3:  # 3 = cm
-        x, y = _number(_get(regions[0], "PhysicalDeltaX")), _number(_get(regions[0], "PhysicalDeltaY"))
+    regions = element(header, "SequenceOfUltrasoundRegions")
+    if regions and number(element(regions[0], "PhysicalUnitsXDirection")) == 3:  # 3 = cm
+        x, y = number(element(regions[0], "PhysicalDeltaX")), number(element(regions[0], "PhysicalDeltaY"))
         if x and y:
             return abs(y) * 10, abs(x) * 10
     return None

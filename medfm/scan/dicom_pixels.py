@@ -72,14 +72,16 @@ def _decode_file(run: list[Slice], request: Request, said: set[str], quantitativ
     """All wanted frames of one file."""
     import pydicom
     from pydicom.pixels import pixel_array
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
     try:
         ds = pydicom.dcmread(run[0].path, force=True, specific_tags=_PIXEL_TAGS)
-        if "TransferSyntaxUID" not in ds.file_meta:
+        syntax = ds.file_meta.get("TransferSyntaxUID")
+        if syntax is None:
             implicit, little = ds.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+            syntax = ImplicitVRLittleEndian if implicit else explicit
+        syntax = ds.file_meta.TransferSyntaxUID = UID(str(syntax))
     except Exception as error:
         raise ScanError(f"{request.shown}: the DICOM file is truncated or damaged ({type(error).__name__}).") from None
     if not any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
@@ -88,13 +90,16 @@ def _decode_file(run: list[Slice], request: Request, said: set[str], quantitativ
     for item in run:
         try:
             _check_stream(ds, item, request)
-            pictures.append(_values(ds, pixel_array(ds, index=item.index), item, said, quantitative))
+            # GDCM, where it is installed, is left out: damaged pixels can crash it, and Python with it
+            plugin = "pydicom" if syntax == RLELossless else "pylibjpeg" if syntax.is_encapsulated else ""
+            pixels = pixel_array(ds, index=item.index, decoding_plugin=plugin)
+            pictures.append(_values(ds, pixels, item, said, quantitative))
         except ScanError:
             raise
         except Exception as error:  # every decoder has its own errors
             raise ScanError(
                 f"{request.shown}: the pixels cannot be decoded ({type(error).__name__}, transfer syntax "
-                f"{ds.file_meta.TransferSyntaxUID.name}): truncated, damaged, or of a kind that is not supported."
+                f"{syntax.name}): truncated, damaged, or of a kind that is not supported."
             ) from None
     return pictures
 

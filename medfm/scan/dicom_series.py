@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medfm.errors import ScanError, SeriesChoice
 from medfm.scan import orientation
-from medfm.scan.dicom_header import Slice, identity_of, quiet, read_header, slices_of
+from medfm.scan.dicom_header import Slice, element, identity_of, number, read_header, slices_of, text_of
 from medfm.scan.dicom_pixels import decode
 from medfm.scan.dicom_words import body_part_of, modality_of, safe_description, units_of
 from medfm.scan.raw import RawScan, Request, choose_frame
@@ -24,19 +24,18 @@ _SAME_PLACE = 0.01  # mm: closer slices are at one position
 
 def read_dicom(paths: Sequence[Path], request: Request, notes: list[str]) -> RawScan:
     """Read one scan out of DICOM files. Raises SeriesChoice when they hold several."""
-    with quiet():
-        slices: list[Slice] = []
-        refused: list[ScanError] = []
-        for path in paths:
-            try:
-                slices += slices_of(read_header(path, request.shown), path, request)
-            except ScanError as error:
-                refused.append(error)
-        if not slices:
-            raise refused[0]
-        if refused:
-            notes.append(f"{len(refused)} DICOM files without readable pixels were skipped.")
-        return _read_stack(_choose(_stacks(slices), request), request, notes)
+    slices: list[Slice] = []
+    refused: list[ScanError] = []
+    for path in paths:
+        try:
+            slices += slices_of(read_header(path, request.shown), path, request)
+        except ScanError as error:
+            refused.append(error)
+    if not slices:
+        raise refused[0]
+    if refused:
+        notes.append(f"{len(refused)} DICOM files without readable pixels were skipped.")
+    return _read_stack(_choose(_stacks(slices), request), request, notes)
 
 
 def _stacks(slices: list[Slice]) -> list[list[Slice]]:
@@ -45,17 +44,12 @@ def _stacks(slices: list[Slice]) -> list[list[Slice]]:
     for item in slices:
         axes = None if item.orientation is None else tuple(np.round(item.orientation.ravel(), 2) + 0.0)
         spacing = None if item.spacing is None else tuple(round(v, 3) for v in item.spacing)
-        samples = str(item.header.get("SamplesPerPixel", 1))
-        uid = str(item.header.get("SeriesInstanceUID", ""))
+        samples = text_of(item.header, "SamplesPerPixel")
+        uid = text_of(item.header, "SeriesInstanceUID")
         groups[(uid, item.rows, item.columns, samples, spacing, axes)].append(item)
-    return sorted(groups.values(), key=lambda stack: (_series_number(stack[0]), -len(stack)))
-
-
-def _series_number(item: Slice) -> float:
-    try:
-        return float(item.header.get("SeriesNumber") or 0)
-    except (TypeError, ValueError):
-        return 0.0
+    return sorted(
+        groups.values(), key=lambda stack: (number(element(stack[0].header, "SeriesNumber")) or 0.0, -len(stack))
+    )
 
 
 def _choose(stacks: list[list[Slice]], request: Request) -> list[Slice]:
@@ -67,7 +61,7 @@ def _choose(stacks: list[list[Slice]], request: Request) -> list[Slice]:
     if wanted is not None:
         if str(wanted).isdigit() and int(wanted) < len(stacks):
             return stacks[int(wanted)]
-        matching = [n for n, stack in enumerate(stacks) if str(stack[0].header.get("SeriesInstanceUID")) == wanted]
+        matching = [n for n, stack in enumerate(stacks) if text_of(stack[0].header, "SeriesInstanceUID") == wanted]
         if len(matching) == 1:
             return stacks[matching[0]]
         if not matching:
@@ -94,7 +88,7 @@ def _describe(stack: list[Slice]) -> str:
     description = safe_description(first.header)
     if description:
         parts.append(f'"{description}"')
-    uid = str(first.header.get("SeriesInstanceUID", ""))
+    uid = text_of(first.header, "SeriesInstanceUID")
     return ", ".join(parts) + (f" (UID {uid})" if uid else "")
 
 
@@ -115,7 +109,7 @@ def _read_stack(stack: list[Slice], request: Request, notes: list[str]) -> RawSc
     else:
         data = array[None]
     part, guessed = body_part_of(header)
-    if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
+    if text_of(header, "BurnedInAnnotation").upper() == "YES":
         notes.append("The header says that text is burned into the pixels: they may show who the patient is.")
     files = len({item.path for item in ordered})
     return RawScan(
@@ -155,10 +149,7 @@ def _unplaced(stack: list[Slice], request: Request, notes: list[str]) -> tuple[l
 
 
 def _location(item: Slice) -> tuple[float, ...]:
-    try:
-        return (float(item.header.get("SliceLocation")), *item.order)
-    except (TypeError, ValueError):
-        return (0.0, *item.order)
+    return (number(element(item.header, "SliceLocation")) or 0.0, *item.order)
 
 
 def _placed(stack: list[Slice], request: Request, notes: list[str]) -> tuple[list[Slice], NDArray[np.float64]]:
@@ -268,9 +259,6 @@ def _step(
 
 
 def _header_tilt(first: Slice, notes: list[str]) -> None:
-    try:
-        tilt = float(first.header.get("GantryDetectorTilt") or 0)
-    except (TypeError, ValueError):
-        return
+    tilt = number(element(first.header, "GantryDetectorTilt")) or 0.0
     if abs(tilt) > 0.5:
         notes.append(f"Gantry tilt of {tilt:.1f} degrees in the header; the slices themselves are not sheared.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from medfm.scan.dicom_header import element, text_of
+
 __all__ = ["body_part_of", "modality_of", "safe_description", "units_of"]
 
 _PHOTO = {"XC", "ES", "OP", "GM", "DMS"}
@@ -34,16 +36,9 @@ _BODY_PARTS = {
 _SPINE_FIRST = re.compile(r"[ctl]spine|[ctl]-spine|spine")
 
 
-def _text(header: Any, name: str) -> str:
-    try:
-        return str(header.get(name) or "")
-    except Exception:
-        return ""
-
-
 def modality_of(header: Any) -> str:
     """The DICOM modality code; PHOTO for cameras; UNKNOWN when it says nothing (OT, SC, empty, junk)."""
-    code = _text(header, "Modality").strip().upper()
+    code = text_of(header, "Modality").strip().upper()
     return "PHOTO" if code in _PHOTO else code if code in _MODALITIES else "UNKNOWN"
 
 
@@ -51,11 +46,11 @@ def units_of(header: Any, notes: list[str]) -> str:
     """HU for a CT with a rescale to HU, else a.u."""
     if modality_of(header) != "CT":
         return "a.u."
-    shared = header.get("SharedFunctionalGroupsSequence") is not None
-    if not shared and not _text(header, "RescaleSlope") and header.get("RescaleIntercept") is None:
+    shared = element(header, "SharedFunctionalGroupsSequence") is not None
+    if not shared and not text_of(header, "RescaleSlope") and not text_of(header, "RescaleIntercept"):
         notes.append("A CT without rescale: its values may not be Hounsfield units.")
         return "a.u."
-    return "HU" if _text(header, "RescaleType").upper() in ("", "HU", "US", "HU_MOD") else "a.u."
+    return "HU" if text_of(header, "RescaleType").upper() in ("", "HU", "US", "HU_MOD") else "a.u."
 
 
 def _match(text: str) -> str | None:
@@ -67,14 +62,14 @@ def _match(text: str) -> str | None:
 
 def body_part_of(header: Any) -> tuple[str | None, bool]:
     """(body part, whether it was guessed from free text rather than from Body Part Examined)."""
-    region = header.get("AnatomicRegionSequence")
-    coded = _text(region[0], "CodeMeaning") if region else ""
-    for text in (_text(header, "BodyPartExamined"), coded):
+    region = element(header, "AnatomicRegionSequence")
+    coded = text_of(region[0], "CodeMeaning") if region and not isinstance(region, (str, bytes)) else ""
+    for text in (text_of(header, "BodyPartExamined"), coded):
         part = _match(text)
         if part:
             return part, False
     for name in ("SeriesDescription", "ProtocolName", "StudyDescription"):
-        part = _match(_text(header, name))
+        part = _match(text_of(header, name))
         if part:
             return part, True
     return None, False
@@ -82,11 +77,11 @@ def body_part_of(header: Any) -> tuple[str | None, bool]:
 
 def safe_description(header: Any) -> str:
     """The series description, unless it repeats a part of the patient's or physician's name, an id or a date."""
-    text = "".join(ch for ch in _text(header, "SeriesDescription") if ch.isprintable()).strip()[:40]
+    text = "".join(ch for ch in text_of(header, "SeriesDescription") if ch.isprintable()).strip()[:40]
     if re.search(r"\d{5,}|\d+[./-]\d+[./-]\d+", text):
         return ""
     for name in ("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "ReferringPhysicianName"):
-        for word in re.split(r"[\W_]+", _text(header, name).lower()):
+        for word in re.split(r"[\W_]+", text_of(header, name).lower()):
             if len(word) > 2 and word in text.lower():
                 return ""
     return text

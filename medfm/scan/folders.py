@@ -89,17 +89,12 @@ def directory_files(path: Path, request: Request) -> list[Path] | None:
     """The images that a DICOMDIR lists, or None when the file is not a DICOMDIR."""
     import pydicom
 
-    from medfm.scan.dicom_header import quiet
-
     try:
-        with quiet():
-            header = pydicom.dcmread(
-                path, force=True, specific_tags=["DirectoryRecordSequence"], stop_before_pixels=True
-            )
-            records = header.get("DirectoryRecordSequence")
-            if records is None:
-                return None
-            names = [record.get("ReferencedFileID") for record in records]
+        header = pydicom.dcmread(path, force=True, specific_tags=["DirectoryRecordSequence"], stop_before_pixels=True)
+        records = header.get("DirectoryRecordSequence")
+        if records is None:
+            return None
+        names = [record.get("ReferencedFileID") for record in records]
     except Exception:  # damaged: the reader of single files says so
         return None
     base = path.parent.resolve()

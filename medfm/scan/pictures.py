@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +24,13 @@ def read_picture(path: Path, request: Request) -> RawScan:
 
     notes: list[str] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's size warning: check_size decides
-            with Image.open(path, formats=("PNG", "JPEG", "MPO", "TIFF", "BMP")) as picture:
-                kind = "JPEG" if picture.format == "MPO" else str(picture.format)
-                check_size((picture.height, picture.width), 4, request.shown)
-                if kind != "JPEG":  # a JPEG's further pictures are previews
-                    picture.seek(choose_frame(getattr(picture, "n_frames", 1), request, "pages"))
-                check_size((picture.height, picture.width), 4, request.shown)
-                array = _pixels(ImageOps.exif_transpose(picture), notes)
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
+            kind = "JPEG" if picture.format == "MPO" else str(picture.format)  # MPO: a JPEG with previews
+            check_size((picture.height, picture.width), 4, request.shown)
+            if kind != "JPEG":  # a JPEG's further pictures are previews
+                picture.seek(choose_frame(getattr(picture, "n_frames", 1), request, "pages"))
+            check_size((picture.height, picture.width), 4, request.shown)
+            array = _pixels(ImageOps.exif_transpose(picture), notes)
     except ScanError:
         raise
     except Image.DecompressionBombError:

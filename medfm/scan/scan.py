@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from medfm.errors import ScanError
 from medfm.scan import estimate, orientation
 from medfm.scan.raw import Identity, RawScan, Request
+from medfm.scan.silence import silence
 from medfm.scan.values import finite, lean
 
 __all__ = ["Scan"]
@@ -65,7 +66,8 @@ class Scan:
 
         shown = fspath(path)
         request = Request(shown=shown, series=series, frame=frame, spacing=_three(spacing, shown))
-        return cls._finish(read_raw(Path(path), request), request)
+        with silence():
+            return cls._finish(read_raw(Path(path), request), request)
 
     @classmethod
     def from_array(

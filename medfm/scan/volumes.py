@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,31 @@ def read_nifti(path: Path, request: Request) -> RawScan:
             packed = file.read(2) == b"\x1f\x8b"
         opener: Any = gzip.open if packed else open
         with opener(path, "rb") as stream:
-            head = stream.read(8)
+            head = stream.read(540)
             stream.seek(0)
-            second = b"\x1c\x02\x00\x00" in head[:4] or b"\x00\x00\x02\x1c" in head[:4]
+            second = head[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+            _check_pixdim(head, second, request)
             image: Any = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
             return _from_image(image, path.stat().st_size, packed, request)
     except ScanError:
         raise
     except Exception as error:  # header, zlib and numpy errors of many types
         raise ScanError(f"{damaged} ({type(error).__name__}). Copy or convert it again.") from None
+
+
+def _check_pixdim(head: bytes, second: bool, request: Request) -> None:
+    """Refuse a voxel size of zero or less where the affine is made of it; nibabel would put 1 mm without a word."""
+    order = "<" if head[0] in (0x5C, 0x1C) else ">"
+    if second:
+        sides, sizes = struct.unpack_from(order + "q", head, 16)[0], struct.unpack_from(order + "4d", head, 104)
+        sform = struct.unpack_from(order + "i", head, 348)[0]
+    else:
+        sides, sizes = struct.unpack_from(order + "h", head, 40)[0], struct.unpack_from(order + "4f", head, 76)
+        sform = struct.unpack_from(order + "h", head, 254)[0]
+    used = sizes[1 : 1 + min(max(sides, 0), 3)]
+    if sform <= 0 and not all(size > 0 for size in used):
+        text = " x ".join(f"{size:g}" for size in used)
+        raise ScanError(f"{request.shown}: the header gives a voxel size of {text} mm; each must be a positive length.")
 
 
 def _from_image(image: Any, available: int, packed: bool, request: Request) -> RawScan:
