@@ -89,15 +89,19 @@ def model_hash(model: MedFM) -> str:
     """sha256 of the configuration and of all weights, so that a resumed evaluation cannot mix two models."""
     import hashlib
 
-    settings = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_THE_MODEL}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    settings = json.dumps(_settings(model.config.to_dict()), sort_keys=True, default=str)
+    digest = hashlib.sha256(settings.encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B"))
     return digest.hexdigest()
 
 
-_NOT_THE_MODEL = frozenset({"_name_or_path", "transformers_version"})  # a path, and a version that changes no number
+def _settings(value: Any) -> Any:
+    """A configuration without what is not the model: where its files lay, and the version that wrote it."""
+    if not isinstance(value, dict):
+        return value
+    return {k: _settings(v) for k, v in value.items() if k not in ("_name_or_path", "transformers_version")}
 
 
 def _predict(model: MedFM, rows: Sequence[Row], root: Path, path: Path, digest: str) -> list[dict[str, Any]]:
