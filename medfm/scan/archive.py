@@ -15,7 +15,7 @@ from medfm.scan.raw import RawScan, Request
 
 __all__ = ["read_zip"]
 
-_SMALL = 10 * 2**20  # bytes: below this a high ratio does no harm
+_SMALL = 64 * 2**20  # bytes: below this a high ratio (a label map, say) does no harm
 
 
 def read_zip(path: Path, request: Request) -> RawScan:

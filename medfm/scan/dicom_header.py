@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfm.errors import ScanError
-from medfm.scan.limits import check_size
+from medfm.scan.limits import check_room, check_size
 from medfm.scan.raw import Identity, Request
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def slices_of(header: Dataset, path: Path, request: Request) -> list[Slice]:
     samples = int(number(element(header, "SamplesPerPixel")) or 1)
     bits = int(number(element(header, "BitsAllocated")) or 8)
     check_size((int(rows), int(columns), max(frames, 1), samples), max(bits // 8, 1), request.shown)
+    check_room(frames, path.stat().st_size, request.shown)  # even packed, a frame takes a byte
     per_frame = element(header, "PerFrameFunctionalGroupsSequence")
     shared = element(header, "SharedFunctionalGroupsSequence")
     if per_frame and len(per_frame) < frames:

@@ -111,6 +111,8 @@ def _read_stack(stack: list[Slice], request: Request, notes: list[str]) -> RawSc
     part, guessed = body_part_of(header)
     if text_of(header, "BurnedInAnnotation").upper() == "YES":
         notes.append("The header says that text is burned into the pixels: they may show who the patient is.")
+    if first.spacing and not text_of(header, "PixelSpacing") and text_of(header, "ImagerPixelSpacing"):
+        notes.append("The pixel spacing is that of the detector: lengths in the patient are shorter.")
     files = len({item.path for item in ordered})
     return RawScan(
         data=data,

@@ -22,7 +22,7 @@ _UNITS_TO_MM = {1: 1000.0, 3: 0.001}  # NIfTI codes for metre and micrometre; 0 
 
 
 def read_nifti(path: Path, request: Request) -> RawScan:
-    """Read a .nii, .nii.gz or .hdr/.img pair as (C, D, H, W) in file order with nibabel's affine."""
+    """Read a .nii or .nii.gz, NIfTI-1 or NIfTI-2, as (C, D, H, W) in file order with nibabel's affine."""
     import nibabel
 
     damaged = f"{request.shown}: the NIfTI file is truncated or damaged"
@@ -34,6 +34,10 @@ def read_nifti(path: Path, request: Request) -> RawScan:
             head = stream.read(540)
             stream.seek(0)
             second = head[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+            if head[344:348] == b"ni1\x00" or head[4:7] == b"ni2":
+                raise ScanError(
+                    f"{request.shown}: a NIfTI header whose voxels are in another file. Convert it to .nii."
+                )
             _check_pixdim(head, second, request)
             image: Any = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
             return _from_image(image, path.stat().st_size, packed, request)

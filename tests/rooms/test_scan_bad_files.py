@@ -180,7 +180,7 @@ def _detached(folder: Path, target: str) -> Path:
 
 NII_DIM, NII_PIXDIM, NII_SROW_X, NII_DATATYPE, NII_SFORM = 40, 76, 280, 70, 252
 NRRD = b"NRRD0004\ntype: short\ndimension: 3\nsizes: %s\nencoding: %s\nspace: left-posterior-superior\n%s\n"
-BOMB = b"\0" * (40 * 2**20)
+BOMB = b"\0" * (70 * 2**20)
 
 # ruff: noqa: E501 (one case a line)
 CASES: dict[str, tuple[Maker, str]] = {
@@ -296,7 +296,7 @@ CASES: dict[str, tuple[Maker, str]] = {
     "zip of nothing": (_zip(), "no files"),
     "zip of text": (_zip(("a.txt", b"text")), "none of a kind"),
     "zip bomb": (_zip(("a.nii", BOMB)), "bomb"),
-    "zip bomb of many": (_zip(*((f"{n}", BOMB[: 2**20]) for n in range(12))), "bomb"),
+    "zip bomb of many": (_zip(*((f"{n}", BOMB[: 2**20]) for n in range(70))), "bomb"),
     "zip that climbs out": (_zip(("../../evil.png", b"x")), "outside"),
     "zip with an absolute name": (_zip(("/etc/evil.png", b"x")), "outside"),
     "zip with a drive": (_zip(("C:\\evil.png", b"x")), "outside"),
