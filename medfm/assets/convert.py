@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def torch_tensors(source: Path, folder: Path) -> None:
         state = torch.load(source, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(
-            f"{source.name} is not a plain file of tensors ({str(error).splitlines()[0]}). "
+            f"{source.name} is not a plain file of tensors ({(str(error) or type(error).__name__).splitlines()[0]}). "
             "It was not opened further, because such a file can run code. Use a file saved as a state dict."
         ) from error
     if not isinstance(state, dict) or not state:
@@ -95,11 +96,12 @@ def _llama_tensors(reader: GGUFReader, meta: dict[str, Any]) -> Iterator[tuple[s
         if stem in LLAMA_TOP_NAMES:
             yield f"{LLAMA_TOP_NAMES[stem]}.weight", array
             continue
-        block, layer, part = (*stem.split("."), "", "")[:3]
-        if block != "blk" or part not in LLAMA_LAYER_NAMES:
+        place = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor.name)
+        if place is None or place[2] not in LLAMA_LAYER_NAMES:
             raise WeightsError(
                 f"GGUF tensor {tensor.name!r} has no place in a Llama network; the file is of another model."
             )
+        layer, part = place.groups()
         if part in heads:
             # llama.cpp interleaves each head's two rotary halves; transformers keeps them one after the other
             rows, columns = array.shape
