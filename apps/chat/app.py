@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,15 +235,29 @@ def answer(loading: Future[Any], session: Session, question: str) -> Iterator[st
 
 
 def launch(adapter: str, *, host: str, port: int) -> None:
-    """Serve the page until it is interrupted; the model loads meanwhile. `port` 0 takes a free one."""
+    """Serve the page until it is interrupted; the model loads once it is up. `port` 0 takes a free one."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service cleans up like Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="medfm-chat-") as folder:  # uploads and slices end with the server
         os.environ["GRADIO_TEMP_DIR"] = folder
-        with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
-            page = build(pool.submit(medfm.load, adapter))
-            try:
-                page.launch(server_name=host, server_port=port or None, **SWITCHES)
-            except OSError as error:
-                raise MedfmError(f"the page cannot be served on {host}:{port} ({error}); try another --port") from error
+        loading: Future[Any] = Future()
+        page = build(loading)
+        try:
+            _, address, _ = page.launch(
+                server_name=host, server_port=port or None, prevent_thread_lock=True, quiet=True, **SWITCHES
+            )
+        except OSError as error:
+            raise MedfmError(f"the page cannot be served on {host}:{port} ({error}); try another --port") from error
+        print(f"medfm is at {address} (Ctrl-C stops it)", file=sys.stderr)
+        threading.Thread(target=load_into, args=(loading, adapter), daemon=True).start()
+        page.block_thread()
+
+
+def load_into(loading: Future[Any], adapter: str) -> None:
+    """Load the model; a failure is kept for whoever asks."""
+    try:
+        loading.set_result(medfm.load(adapter))
+    except Exception as error:
+        loading.set_exception(error)
 
 
 SWITCHES: dict[str, Any] = {
