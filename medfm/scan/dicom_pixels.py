@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from medfm.scan.dicom_header import Slice
 from medfm.scan.raw import Request
 from medfm.scan.values import lean, rescale
 
-__all__ = ["decode"]
+__all__ = ["decode", "fingerprint"]
 
 _PIXEL_TAGS = [
     "SpecificCharacterSet", "SOPClassUID", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
@@ -178,8 +179,6 @@ def _eight_bits(pixels: NDArray, said: set[str], bits: int) -> NDArray:
 
 def fingerprint(item: Slice) -> object:
     """Tells a copy of a slice from another picture at the same position: a digest of the stored pixels."""
-    import hashlib
-
     import pydicom
 
     if item.frames > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medfm.errors import ScanError, SeriesChoice
 from medfm.scan import orientation
 from medfm.scan.dicom_header import Slice, element, identity_of, number, read_header, slices_of, text_of
-from medfm.scan.dicom_pixels import decode
+from medfm.scan.dicom_pixels import decode, fingerprint
 from medfm.scan.dicom_words import body_part_of, modality_of, safe_description, units_of
 from medfm.scan.raw import RawScan, Request, choose_frame
 from medfm.scan.values import colour_or_grey
@@ -161,12 +161,7 @@ def _placed(stack: list[Slice], request: Request, notes: list[str]) -> tuple[lis
     normal = np.cross(first.orientation[0], first.orientation[1])
     ordered = _one_per_position(stack, normal, request, notes)
     places = np.stack([item.position for item in ordered if item.position is not None])
-    if len(ordered) > 1:
-        step = _step(places, normal, first, notes)
-    else:
-        step = normal * (first.thickness or 1.0)
-        if request.frame is not None and len(stack) == 1:
-            choose_frame(1, request)
+    step = _step(places, normal, first, notes) if len(ordered) > 1 else normal * (first.thickness or 1.0)
     if first.spacing is None:
         notes.append("The header gives no pixel spacing; 1 mm is assumed.")
     rows, columns = first.spacing or (1.0, 1.0)
@@ -192,40 +187,49 @@ def _one_per_position(
             last = place
         groups[-1].append(item)
     groups = [sorted(group, key=lambda item: item.order) for group in groups]
-    repeats = max(len(group) for group in groups)
-    if repeats == 1:
-        return [group[0] for group in groups]
-    groups, dropped = _without_copies(groups)
+    kept = _without_copies(groups)
+    dropped = len(stack) - sum(map(len, kept))
     if dropped:
         notes.append(f"{dropped} duplicate slices were left out.")
-    counts = {len(group) for group in groups}
-    if counts == {1}:
-        return [group[0] for group in groups]
+    counts = {len(group) for group in kept}
     if len(counts) == 1:
         chosen = choose_frame(counts.pop(), request, "frames (times, echoes or b-values) of every slice")
-        return [group[chosen] for group in groups]
-    if request.frame is None:
-        extra = sum(len(group) - 1 for group in groups)
-        notes.append(f"{extra} slices share a position with another but differ; the first of each was kept.")
-    chosen = request.frame or 0
-    return [group[min(chosen, len(group) - 1)] for group in groups]
+        return [group[chosen] for group in kept]
+    chosen = 0
+    if request.frame is not None:
+        chosen = choose_frame(max(counts), request)
+    extra = sum(len(group) - 1 for group in kept)
+    notes.append(
+        f"{extra} slices share a position with another but differ (no exact duplicates); one of each was kept."
+    )
+    return [group[min(chosen, len(group) - 1)] for group in kept]
 
 
-def _without_copies(groups: list[list[Slice]]) -> tuple[list[list[Slice]], int]:
-    """Keep one of the slices whose pixels are identical."""
-    from medfm.scan.dicom_pixels import fingerprint
+def _without_copies(groups: list[list[Slice]]) -> list[list[Slice]]:
+    """Keep one of the slices that are the same object, or have the same pixels.
 
-    kept, dropped = [], 0
-    for group in groups:
-        seen: dict[object, Slice] = {}
-        if len(group) == 1:
-            kept.append(group)
-            continue
-        for item in group:
-            seen.setdefault(fingerprint(item), item)
-        dropped += len(group) - len(seen)
-        kept.append(list(seen.values()))
-    return kept, dropped
+    The same pixels prove nothing where all positions come equally often: a time series may have black border slices.
+    """
+    groups = [_first_of_each(group, _object) for group in groups]
+    if all(len(group) == 1 for group in groups):
+        return groups
+    regular = len({len(group) for group in groups}) == 1
+    if regular and any(len({fingerprint(item) for item in group}) > 1 for group in groups):
+        return groups
+    return [_first_of_each(group, fingerprint) if len(group) > 1 else group for group in groups]
+
+
+def _first_of_each(group: list[Slice], key: Callable[[Slice], object]) -> list[Slice]:
+    """The first slice with each key, in order."""
+    seen: dict[object, Slice] = {}
+    for item in group:
+        seen.setdefault(key(item), item)
+    return list(seen.values())
+
+
+def _object(item: Slice) -> object:
+    """What tells two slices apart without looking at pixels; many files have no UID, so the path stands in."""
+    return (text_of(item.header, "SOPInstanceUID") or item.path, item.index)
 
 
 def _step(

@@ -307,6 +307,7 @@ CASES: dict[str, tuple[Maker, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value")  # pydicom, while the test writes the bad file
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", CASES)
 def test_bad_file_gives_a_clear_error(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,23 @@ def test_several_times_need_a_choice(tmp_path: Path) -> None:
         Scan.read(tmp_path, frame=3)
 
 
+def test_black_border_slices_do_not_hide_a_time_series(tmp_path: Path) -> None:
+    for time in range(2):
+        for k in range(4):
+            values = np.full((3, 3), 0 if k in (0, 3) else 10 * time + k, np.int16)
+            ds = build.dicom(values, ImagePositionPatient=[0, 0, k], TemporalPositionIdentifier=time + 1)
+            build.save(ds, tmp_path / f"{time}{k}")
+    with pytest.raises(ScanError, match="2 frames"):
+        Scan.read(tmp_path)
+    assert Scan.read(tmp_path, frame=1).data[0, :, 0, 0].tolist() == [0, 11, 12, 0]
+
+
+def test_a_frame_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="frame=5"):
+        Scan.read(build.series(tmp_path, VOLUME, AFFINE), frame=5)
+    assert Scan.read(tmp_path, frame=0).data.shape == (1, 6, 8, 10)
+
+
 def test_several_series_need_a_choice_that_names_nobody(tmp_path: Path) -> None:
     build.series(tmp_path / "a", VOLUME, AFFINE, uid="1.2.1", SeriesNumber=1, SeriesDescription="Thorax 2.5 B30f")
     build.series(tmp_path / "b", VOLUME + 1, AFFINE, uid="1.2.2", SeriesNumber=2, SeriesDescription="SECRETNAME scout")
@@ -305,6 +322,24 @@ def test_colour_and_grey_stored_as_colour(tmp_path: Path) -> None:
     assert (scan.modality, scan.units) == ("PHOTO", "RGB")
     grey = np.repeat(rgb[..., :1], 3, axis=2)
     np.testing.assert_array_equal(_read(grey, tmp_path, **plain).data[0, 0], grey[..., 0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SC_rgb_rle.dcm", "SC_rgb_rle_16bit.dcm", "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_jpeg_gdcm.dcm", "SC_rgb_gdcm_KY.dcm",
+        "SC_rgb_dcmtk_+eb+cr.dcm", "SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_rgb_dcmtk_+eb+cy+s4.dcm",
+        "SC_ybr_full_422_uncompressed.dcm",
+    ],
+)  # fmt: skip
+def test_colours_are_right_however_they_are_stored(name: str) -> None:
+    """One picture of colour bars as RGB and YBR, planar or not, in several compressions."""
+    from pydicom.data import get_testdata_file
+
+    scan = Scan.read(str(get_testdata_file(name)))
+    bars = {5: (255, 0, 0), 25: (0, 255, 0), 45: (0, 0, 255), 65: (0, 0, 0), 95: (255, 255, 255)}
+    for row, colour in bars.items():
+        np.testing.assert_allclose(scan.data[:, 0, row, 50].astype(int), colour, atol=6)
 
 
 def test_the_header_speaks_for_modality_and_body_part(tmp_path: Path) -> None:

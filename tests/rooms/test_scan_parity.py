@@ -22,7 +22,7 @@ DICOM_FILES = [
     "CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm",
     "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "693_J2KI.dcm", "693_UNCR.dcm", "693_J2KR.dcm", "MR2_UNCR.dcm",
     "MR-SIEMENS-DICOM-WithOverlays.dcm", "explicit_VR-UN.dcm", "J2K_pixelrep_mismatch.dcm", "JPEG-LL.dcm",
-    "RG3_UNCR.dcm", "examples_rgb_color.dcm", "examples_ybr_color.dcm", "examples_palette.dcm",
+    "RG3_UNCR.dcm", "examples_rgb_color.dcm",  "examples_palette.dcm",
 ]  # fmt: skip
 
 
