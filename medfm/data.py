@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from medfm.errors import DataError
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 
-__all__ = ["Batches", "Case", "read_cases", "split_cases", "structure_target"]
+__all__ = ["Batches", "Case", "loader", "read_cases", "split_cases", "structure_target"]
 
 
 @dataclass
@@ -43,7 +43,12 @@ class Batches(Sampler[list[int]]):
     """
 
     def __init__(self, cases: Sequence[Case], batch: int, *, seed: int) -> None:
-        self.sizes, self.batch, self.seed, self.epoch = [len(c.questions) for c in cases], min(batch, len(cases)), seed, 0
+        self.sizes, self.batch, self.seed, self.epoch = (
+            [len(c.questions) for c in cases],
+            min(batch, len(cases)),
+            seed,
+            0,
+        )
 
     def __len__(self) -> int:
         return len(self.sizes) // self.batch
@@ -57,6 +62,15 @@ class Batches(Sampler[list[int]]):
             alike = sorted(order[start : start + chunk].tolist(), key=self.sizes.__getitem__)
             batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
         return iter([batches[i] for i in random.permutation(len(batches))])
+
+
+def loader(batches: Batches, collate: Callable[[list[int]], dict[str, Tensor]]) -> DataLoader[dict[str, Tensor]]:
+    """Batches as `collate` makes them of case numbers.
+
+    It has a generator of its own: else starting an epoch would draw from the global state, and a resumed run differ.
+    """
+    numbers: Any = range(len(batches.sizes))
+    return DataLoader(numbers, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
 
 
 def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | None = None) -> list[Case]:
@@ -75,9 +89,13 @@ def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | No
         for number, line in enumerate(file.read_text().splitlines(), 1):
             try:
                 row = json.loads(line)
-                rows[row["image"]].append({"question": row["question"].strip(), "answer": str(row["answer"]).strip(), **row})
-            except (ValueError, KeyError, AttributeError) as error:
-                raise DataError(f"{file}, line {number}: expected an object with image, question and answer ({error})") from error
+                rows[row["image"]].append(
+                    {"question": row["question"].strip(), "answer": str(row["answer"]).strip(), **row}
+                )
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise DataError(
+                    f"{file}, line {number}: expected an object with image, question and answer ({error})"
+                ) from error
         chosen = list(rows.items())[:limit]
         for image, about in track(chosen, description=f"reading {file.parent.name}/{file.name}", transient=True):
             path = file.parent / image
@@ -125,9 +143,10 @@ def structure_target(
             if (label := mask_values.get(value)) in labels:
                 plane = (values == value).float()[None, None]
                 height, width = round(plane.shape[2] * scale), round(plane.shape[3] * scale)
-                small = F.interpolate(plane, (height, width), mode="bilinear", antialias=True, align_corners=False)[0, 0]
-                y, x = top // stride, left // stride
-                target[labels.index(label), y : y + height, x : x + width] = small[: size - y, : size - x]
+                small = F.interpolate(plane, (height, width), mode="bilinear", antialias=True, align_corners=False)
+                row, column = top // stride, left // stride
+                place = target[labels.index(label), row : row + height, column : column + width]
+                place.copy_(small[0, 0, : place.shape[0], : place.shape[1]])
                 drawn.add(label)
     rows, columns = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     for label, (x, y, w, h) in case.boxes:

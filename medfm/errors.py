@@ -1,14 +1,14 @@
 """Every error a user can meet: what was found, what was expected, what to do.
 
-    MedfmError
-    ├── ScanError            a file cannot be read as a scan
-    │   └── SeriesChoice     several series are there; `choices` lists them
-    ├── ConfigError          a YAML file or a `key=value` is wrong
-    ├── UnknownName          no part, task, model or adapter has that name (did you mean ...?)
-    ├── ShapeError           an array has the wrong shape for a network
-    ├── WeightsError         base weights are missing, damaged or of another model
-    ├── AdapterMismatch      an adapter was trained on another base
-    └── DataError            a row of a data set is unusable
+MedfmError
+├── ScanError            a file cannot be read as a scan
+│   └── SeriesChoice     several series are there; `choices` lists them
+├── ConfigError          a YAML file or a `key=value` is wrong
+├── UnknownName          no part, task, model or adapter has that name (did you mean ...?)
+├── ShapeError           an array has the wrong shape for a network
+├── WeightsError         base weights are missing, damaged or of another model
+├── AdapterMismatch      an adapter was trained on another base
+└── DataError            a row of a data set is unusable
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class MedFMConfig(PretrainedConfig):
 
 @dataclass(frozen=True)
 class Reading:
-    """A scan as read once: what the encoder took, the structure maps (1, K, D, h, w), and the language model's memory."""
+    """A scan as read once: what the encoder took, structure maps (1, K, D, h, w), the language model's memory."""
 
     prepared: Prepared
     logits: Tensor
@@ -67,14 +67,14 @@ class MedFM(PreTrainedModel):
     config_class = MedFMConfig
     base_model_prefix = "medfm"
 
-    def __init__(self, config: MedFMConfig, language: nn.Module | None = None, tokenizer: Any = None) -> None:
+    def __init__(self, config: MedFMConfig, language: Any = None, tokenizer: Any = None) -> None:
         super().__init__(config)
         if language is None:
             about = AutoConfig.for_model(**config.language_config)
             language = AutoModelForCausalLM.from_config(about)
         config.language_config = language.config.to_dict()
         self.vision = Vision(**config.vision)
-        self.language = language
+        self.language: Any = language
         self.tokenizer = tokenizer
         self.preparation = Prepare.from_dict(config.prepare)
         self.prompt = Prompt(**config.prompt)
@@ -85,8 +85,9 @@ class MedFM(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Every part initialises itself; what transformers would do here overwrites that."""
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language.get_input_embeddings()
+    def get_input_embeddings(self) -> nn.Embedding:
+        words: nn.Embedding = self.language.get_input_embeddings()
+        return words
 
     def embed(self, packed: Packed, tokens: Tensor) -> Tensor:
         """Word vectors of a packed batch with the image tokens (B, M, E) in their places."""
@@ -97,17 +98,20 @@ class MedFM(PreTrainedModel):
     def forward(self, x: Tensor, spacing: Tensor, packed: Packed) -> CausalLMOutputWithPast:
         """Loss over the answers of a packed batch; logits only where an answer token is predicted: (answers, V)."""
         inputs = self.embed(packed, self.vision(x, spacing).tokens)
-        return self.answer_loss(inputs, packed)
+        loss, logits = self.answer_loss(inputs, packed)
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
-    def answer_loss(self, inputs: Tensor, packed: Packed) -> CausalLMOutputWithPast:
+    def answer_loss(self, inputs: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
         trunk = getattr(self.language, "get_base_model", lambda: self.language)()
         body = trunk.get_decoder() if hasattr(trunk, "get_decoder") else trunk.model
-        hidden = body(inputs_embeds=inputs, attention_mask=packed.allowed(), position_ids=packed.position, use_cache=False)[0]  # fmt: skip
+        hidden = body(
+            inputs_embeds=inputs, attention_mask=packed.allowed(), position_ids=packed.position, use_cache=False
+        )[0]
         where = packed.target != -100
         logits = self.language.get_output_embeddings()(hidden[where])
         each = nn.functional.cross_entropy(logits.float(), packed.target[where], reduction="none")
         weight = packed.weight[where]
-        return CausalLMOutputWithPast(loss=(each * weight).sum() / weight.sum(), logits=logits)
+        return (each * weight).sum() / weight.sum(), logits
 
     @torch.inference_mode()
     def read(self, scan: Scan, *, plane: str | None = None) -> Reading:
@@ -130,7 +134,9 @@ class MedFM(PreTrainedModel):
         prefix = prefill(self.language, torch.cat([first, seen.tokens.to(first.dtype), last], 1))
         return Reading(prepared, seen.logits, prefix)
 
-    def respond(self, prepared: Prepared, questions: list[str], *, facts: str, limit: int = 64) -> list[tuple[str, float]]:
+    def respond(
+        self, prepared: Prepared, questions: list[str], *, facts: str, limit: int = 64
+    ) -> list[tuple[str, float]]:
         """Answers and their log-probabilities for an already prepared scan."""
         return list(self.answers(self.encode(prepared, facts=facts), questions, limit=limit))[-1]
 
@@ -145,7 +151,10 @@ class MedFM(PreTrainedModel):
                 sums[row] += logps[row]
                 if token is not None:
                     said[row].append(token)
-            yield [(self.tokenizer.decode(ids).strip(), total) for ids, total in zip(said, sums, strict=True)]
+            yield [
+                (self.tokenizer.decode(ids, skip_special_tokens=True).strip(), total)
+                for ids, total in zip(said, sums, strict=True)
+            ]
 
 
 def facts_of(scan: Scan, plane: str | None) -> str:
@@ -169,8 +178,8 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
     language, tokenizer, digest = base_language(config.language)
     if config.base != digest:
         raise AdapterMismatch(
-            f"adapter {folder.name} was trained on {config.language} with hash {config.base[:12]}, found {digest[:12]}; "
-            "remove the cached base weights and let them be fetched again, or retrain the adapter"
+            f"adapter {folder.name} was trained on {config.language} with hash {config.base[:12]}, "
+            f"found {digest[:12]}; remove the cached base weights and let them be fetched again, or retrain the adapter"
         )
     if (folder / "adapter_config.json").exists():
         from peft import PeftModel
@@ -193,7 +202,7 @@ def load_vision(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 
-def base_language(name: str) -> tuple[nn.Module, Any, str]:
+def base_language(name: str) -> tuple[Any, Any, str]:
     """A language model in full precision, its tokenizer and the sha256 of its weights."""
     language, tokenizer, folder = load_language(name, dtype=torch.float32)
     return language, tokenizer, _digest(sorted(folder.glob("*.safetensors")))
@@ -206,7 +215,10 @@ def adapter_folder(name: str | Path) -> Path:
         if (folder / "medfm.json").exists():
             return folder
     known = sorted(f.parent.name for f in shipped.glob("*/medfm.json"))
-    raise UnknownName(f"no adapter named {name!r} and no folder of that path with a medfm.json; shipped are: {', '.join(known) or 'none'}")  # fmt: skip
+    raise UnknownName(
+        f"no adapter named {str(name)!r} and no folder of that path with a medfm.json; "
+        f"shipped are: {', '.join(known) or 'none'}"
+    )
 
 
 def save_adapter(model: MedFM, folder: Path) -> None:

@@ -38,7 +38,7 @@ def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None)
     """Yield the answer's text as it grows, piece by piece; the generator's return value is the Answer."""
     reading = model.read(scan, plane=plane)
     shown, text, logp = "", "", 0.0
-    for ((text, logp),) in model.answers(reading, [question]):
+    for ((text, logp),) in model.answers(reading, [question]):  # noqa: B007  (the last one is used)
         if text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
             shown = text
@@ -60,7 +60,9 @@ def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Bo
     for index, label in enumerate(model.vision.structures.labels):
         parts = re.findall(r"[a-z]+", label.lower())
         sided = parts[0] in ("left", "right")
-        if not set(parts[1:] if sided else parts) <= words or (sided and parts[0] not in words and {"left", "right"} & words):
+        if not set(parts[1:] if sided else parts) <= words or (
+            sided and parts[0] not in words and {"left", "right"} & words
+        ):
             continue
         probability = reading.logits[0, index].sigmoid().numpy()
         if probability.max() > 0.5:

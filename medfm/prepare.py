@@ -53,7 +53,9 @@ class Prepare:
 
     def __post_init__(self) -> None:
         if self.size % 64 or len(self.windows) != 3:
-            raise ConfigError(f"found size {self.size}, {len(self.windows)} windows; expected a multiple of 64 and 3 windows")
+            raise ConfigError(
+                f"found size {self.size}, {len(self.windows)} windows; expected a multiple of 64 and 3 windows"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,7 +87,9 @@ class Prepare:
             weight = torch.ones(last - first)  # a source slice on the border of two slabs is shared between them
             weight[0] = first + 1 - edges[index]
             weight[-1] -= last - edges[index + 1]
-            x[:, index, top : top + height, left : left + width] = torch.einsum("n,nchw->chw", weight / weight.sum(), slab)
+            x[:, index, top : top + height, left : left + width] = torch.einsum(
+                "n,nchw->chw", weight / weight.sum(), slab
+            )
         if not scan.spacing_known:
             spacing = (spacing[0], self.field_of_view / max(rows, columns), self.field_of_view / max(rows, columns))
         mm = torch.tensor([spacing[0] * slices / depth, spacing[1] / scale, spacing[2] / scale], dtype=torch.float32)

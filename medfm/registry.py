@@ -18,7 +18,6 @@ _PARTS: dict[str, dict[str, str]] = {
     },
     "heads": {
         "structures": "medfm.heads.structures:StructureHead",
-        "tags": "medfm.heads.tags:TagHead",
     },
     "objectives": {
         "grounded": "medfm.objectives.grounded:Grounded",

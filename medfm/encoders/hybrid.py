@@ -12,7 +12,15 @@ from medfm.nn.slices import DepthMix, InvertedBottleneck, SameConv, fold, unfold
 __all__ = ["HybridEncoder"]
 
 # EfficientNet-Lite2: repeats, kernel, stride, expansion, width (Tan & Le 2019; Lite release 2020).
-_STAGES = ((1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 48), (4, 3, 2, 6, 88), (4, 5, 1, 6, 120), (5, 5, 2, 6, 208), (1, 3, 1, 6, 352))  # fmt: skip
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 48),
+    (4, 3, 2, 6, 88),
+    (4, 5, 1, 6, 120),
+    (5, 5, 2, 6, 208),
+    (1, 3, 1, 6, 352),
+)
 _TAPS = (0, 1, 2, 4, 6)  # the last stage of each resolution: strides 2, 4, 8, 16, 32
 
 
@@ -55,7 +63,7 @@ class HybridEncoder(nn.Module):
         self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.channels = tuple(_STAGES[t][4] for t in _TAPS[:-1]) + (width,)
+        self.channels = (*(_STAGES[t][4] for t in _TAPS[:-1]), width)
         self.strides = tuple((1, s, s) for s in (2, 4, 8, 16, 32))
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
@@ -65,7 +73,9 @@ class HybridEncoder(nn.Module):
         if spacing is None:
             spacing = x.new_ones(len(x), 3)
         batch, pyramid, stride = len(x), [], 2
-        y = nn.functional.relu6(self.stem(fold((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)))
+        y = nn.functional.relu6(
+            self.stem(fold((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
+        )
         for index, stage in enumerate(self.stages):
             y = stage(y)
             if index in _TAPS:
@@ -77,9 +87,9 @@ class HybridEncoder(nn.Module):
         return pyramid
 
     def _attend(self, x: Tensor, spacing: Tensor) -> Tensor:
-        shape = x.shape[2:]
+        shape = (x.shape[2], x.shape[3], x.shape[4])
         cells = spacing * spacing.new_tensor(self.strides[-1])
-        positions = centred_positions(tuple(shape), cells)
+        positions = centred_positions(shape, cells)
         extent = torch.tensor(shape, device=x.device, dtype=x.dtype) * cells / 2
         y = self.lift(x.flatten(2).transpose(1, 2)) + self.place(positions / extent[:, None])
         for block in self.blocks:
@@ -89,8 +99,11 @@ class HybridEncoder(nn.Module):
     def load_imagenet(self, tensors: dict[str, Tensor]) -> None:
         """Start the convolutions from EfficientNet-Lite2's ImageNet tensors (names of `efficientnet_lite_pytorch`)."""
         renamed = {}
-        blocks = [f"stages.{s}.{b}" for s, stage in enumerate(self.stages) for b in range(len(stage))]
-        parts = {"_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1", "_project_conv": "project.0", "_bn2": "project.1"}  # fmt: skip
+        blocks = [f"stages.{s}.{b}" for s, (repeats, *_) in enumerate(_STAGES) for b in range(repeats)]
+        parts = {
+            "_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1",
+            "_project_conv": "project.0", "_bn2": "project.1",
+        }  # fmt: skip
         for name, tensor in tensors.items():
             head, *rest = name.split(".")
             if head == "_conv_stem":
@@ -102,4 +115,6 @@ class HybridEncoder(nn.Module):
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         convolutions = [n for n in missing if n.startswith(("stem", "stages"))]
         if convolutions or unexpected:
-            raise ShapeError(f"these are not EfficientNet-Lite2's tensors: missing {convolutions[:3]}, unknown {unexpected[:3]}")
+            raise ShapeError(
+                f"these are not EfficientNet-Lite2's tensors: missing {convolutions[:3]}, unknown {unexpected[:3]}"
+            )

@@ -26,7 +26,9 @@ class StructureHead(nn.Module):
         self.labels = list(labels)
         self.lateral = nn.ModuleList(SameConv(c, width, 1) for c in channels[-3:])
         self.smooth = nn.ModuleList(
-            nn.Sequential(SameConv(width, width, 3, groups=8), nn.GroupNorm(8, width), nn.GELU(), SameConv(width, width, 1))
+            nn.Sequential(
+                SameConv(width, width, 3, groups=8), nn.GroupNorm(8, width), nn.GELU(), SameConv(width, width, 1)
+            )
             for _ in range(3)
         )  # fmt: skip
         self.mix = DepthMix(width)
@@ -48,7 +50,7 @@ class StructureHead(nn.Module):
 
     @staticmethod
     def summary(logits: Tensor) -> Tensor:
-        """What the maps say in numbers: (B, 5, K): highest probability, share of the view, and centre (z, y, x) in [-1, 1]."""
+        """The maps in numbers, (B, 5, K): highest probability, share of the view, centre (z, y, x) in [-1, 1]."""
         p = logits.sigmoid()
         share = p.mean((2, 3, 4))
         values = [p.amax((2, 3, 4)), share.clamp(min=1e-6).log() / 14 + 1]

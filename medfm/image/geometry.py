@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["corners_of"]
 
 _Corner = tuple[float, float, float]
-# For each plane, which voxel axis (0 = W, 1 = H, 2 = D) the displayed slice, row and column run along, and whether backwards.
+# For each plane: the voxel axis (0 = W, 1 = H, 2 = D) that slice, row and column run along, and whether backwards.
 _ORDER = {
     "axial": ((2, False), (1, True), (0, True)),
     "coronal": ((1, True), (2, True), (0, True)),
@@ -38,6 +38,8 @@ def corners_of(
     for (axis, backwards), a, b in zip(_ORDER[plane], first, last, strict=True):
         a, b = np.clip((a, b), 0, sizes[axis])
         edges[:, axis] = (sizes[axis] - b, sizes[axis] - a) if backwards else (a, b)
-    points = np.array([[*(edges[side, axis] - 0.5 for axis, side in enumerate(sides)), 1] for sides in product((0, 1), repeat=3)])
+    points = np.array(
+        [[*(edges[side, axis] - 0.5 for axis, side in enumerate(sides)), 1] for sides in product((0, 1), repeat=3)]
+    )
     mm = points @ scan.affine[:3].T
     return tuple(mm.min(0).tolist()), tuple(mm.max(0).tolist())

@@ -18,10 +18,14 @@ class Connector(nn.Module):
     picture and 25 x groups for a volume, plus the notes.
     """
 
-    def __init__(self, channels: int, structures: int, width: int, *, hidden: int = 768, notes: int = 4, groups: int = 8) -> None:
+    def __init__(
+        self, channels: int, structures: int, width: int, *, hidden: int = 768, notes: int = 4, groups: int = 8
+    ) -> None:
         super().__init__()
         self.notes, self.groups = notes, groups
-        self.patch = nn.Sequential(nn.Linear(4 * channels + 2 * structures, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.patch = nn.Sequential(
+            nn.Linear(4 * channels + 2 * structures, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
         self.note = nn.Sequential(nn.Linear(5 * structures, hidden), nn.GELU(), nn.Linear(hidden, notes * width))
         self.norm = nn.LayerNorm(width)
         self.gain = nn.Parameter(torch.full((width,), 1.0))

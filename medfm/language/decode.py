@@ -1,4 +1,4 @@
-"""Greedy answers behind a kept prefix: the scan's keys and values are computed once, each question adds its own words."""
+"""Greedy answers behind a kept prefix: a scan's keys and values are computed once, a question adds its words."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def decode(
     position = (start + real.cumsum(1) - 1).clamp(min=start)
     ended = torch.zeros(count, dtype=torch.bool, device=device)
     for _ in range(limit):
-        result = language(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
+        result = language(
+            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
         probability = result.logits[:, -1].float().log_softmax(-1)
         logp, token = probability.max(-1)
         closing = torch.tensor([int(t) in stop for t in token], device=device)

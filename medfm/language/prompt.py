@@ -35,7 +35,9 @@ class Prompt:
         return _ids(tokenizer, facts + self.after)
 
     def question(self, tokenizer: Any, question: str) -> list[int]:
-        return _ids(tokenizer, " ".join(question.split())) + _ids(tokenizer, self.between)
+        """What a person typed is words only: a control mark in it is spelled out, never obeyed."""
+        words = tokenizer(" ".join(question.split()), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return list(words) + _ids(tokenizer, self.between)
 
     def answer(self, tokenizer: Any, answer: str) -> list[int]:
         return _ids(tokenizer, answer) + self.stop(tokenizer)

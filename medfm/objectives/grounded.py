@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medfm import assets
-from medfm.data import Batches, Case, read_cases, split_cases, structure_target
+from medfm.data import Batches, Case, loader, read_cases, split_cases, structure_target
 from medfm.image import augment
 from medfm.losses import map_loss, soft_max_pool
 from medfm.prepare import Prepare
@@ -37,7 +37,10 @@ class Reader(nn.Module):
         self.tokens = nn.Linear(width, inner)
         layer = nn.TransformerDecoderLayer(inner, 4, 2 * inner, 0.2, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerDecoder(layer, 2, nn.LayerNorm(inner))
-        self.answer = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3), nn.Linear(2 * inner, answers))  # fmt: skip
+        self.answer = nn.Sequential(
+            nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3),
+            nn.Linear(2 * inner, answers),
+        )  # fmt: skip
 
     def forward(self, question: Tensor, tokens: Tensor) -> Tensor:
         """question (N, L) word numbers, 0 = padding; tokens (N, M, E) -> (N, answers)."""
@@ -61,7 +64,8 @@ class Grounded(nn.Module):
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], mask_values: dict[int, str], batch: int = 16,
-        slabs: float = 0.15, maps: float = 1.0, imagenet: bool = True, prepare: dict[str, Any] | None = None, seed: int = 0,
+        slabs: float = 0.15, maps: float = 1.0, imagenet: bool = True, prepare: dict[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.batch, self.slabs, self.maps, self.seed = batch, slabs, maps, seed
@@ -80,11 +84,13 @@ class Grounded(nn.Module):
         self.answers = {a: i for i, a in enumerate(sorted({_plain(a) for c in self.cases for a in c.answers}))}
         self.vision = Vision(encoder=model["encoder"], labels=labels, width=model["width"])
         if imagenet:
-            self.vision.encoder.load_imagenet(load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors"))
+            self.vision.encoder.load_imagenet(
+                load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors")
+            )
         self.reader = Reader(model["width"], len(self.words), len(self.answers))
 
     def _labelled(self, labels: list[str]) -> list[Tensor]:
-        """A structure counts as absent only where its kind of image has it labelled at all (X-rays have no organ boxes)."""
+        """A structure counts as absent only where its kind of image has it labelled at all: X-rays have no organs."""
         seen: dict[str, Tensor] = {}
         for case, (_, present) in zip(self.cases, self.targets, strict=True):
             seen[case.modality] = torch.maximum(seen.get(case.modality, torch.zeros(len(labels))), present)
@@ -97,8 +103,7 @@ class Grounded(nn.Module):
 
     def loader(self) -> DataLoader[Any]:
         """Batches of images with all their questions; the augmentation depends on seed, epoch and image only."""
-        own = torch.Generator()  # else starting an epoch would draw from the global state, and a resumed run would differ
-        return DataLoader(list(range(len(self.cases))), batch_sampler=self.batches, collate_fn=self.collate, generator=own)  # type: ignore[arg-type]  # fmt: skip
+        return loader(self.batches, self.collate)
 
     def begin(self, epoch: int) -> None:
         """Told by the loop before each epoch, so that order and augmentation can be drawn anew."""
@@ -121,7 +126,13 @@ class Grounded(nn.Module):
             cases, indices = cases[:keep], indices[:keep]
             target = target[:keep].expand(-1, -1, 3, -1, -1)
         known = torch.stack([self.known[i] for i in indices])
-        return {"x": volume, "spacing": spacing, "target": target.contiguous(), "known": known, **self._questions(cases)}
+        return {
+            "x": volume,
+            "spacing": spacing,
+            "target": target.contiguous(),
+            "known": known,
+            **self._questions(cases),
+        }
 
     def _questions(self, cases: list[Case]) -> dict[str, Tensor]:
         rows, image, answer = [], [], []
@@ -161,7 +172,10 @@ class Grounded(nn.Module):
         """ImageNet layers learn at a third of the rate of those that start from nothing."""
         old = [p for n, p in self.vision.encoder.named_parameters() if n.startswith(("stem", "stages"))]
         ids = {id(p) for p in old}
-        return [{"params": old, "lr": rate / 3}, {"params": [p for p in self.parameters() if id(p) not in ids], "lr": rate}]
+        return [
+            {"params": old, "lr": rate / 3},
+            {"params": [p for p in self.parameters() if id(p) not in ids], "lr": rate},
+        ]
 
     def save(self, folder: Path) -> None:
         """`vision.safetensors` (half precision) and `vision.json`: what a MedFM needs of this training."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from medfm.data import Batches, Case, read_cases, split_cases
+from medfm.data import Batches, Case, loader, read_cases, split_cases
 from medfm.image import augment
-from medfm.metrics import exact_match
-from medfm.model import MedFM, MedFMConfig, adapter_folder, base_language, load_vision, save_adapter
 from medfm.language.prompt import Packed, Prompt, pack
+from medfm.metrics import exact_match
+from medfm.model import MedFM, MedFMConfig, base_language, load_vision, save_adapter
 from medfm.prepare import Prepare
 
 __all__ = ["Instruct"]
@@ -52,6 +52,7 @@ class Instruct(nn.Module):
         )  # fmt: skip
         self.model = MedFM(config, language.requires_grad_(False), tokenizer)
         self.model.vision.load_state_dict(tensors)
+        self._as_loud_as_words()
         self.model.vision.requires_grad_(open_eye)
         self.model.vision.connector.requires_grad_(True)
         self.model.language = _with_lora(language, model["lora"])
@@ -63,6 +64,12 @@ class Instruct(nn.Module):
             self.cases, self.held = split_cases(cases, share=data["hold"], seed=seed)
         self.batches = Batches(self.cases, batch, seed=seed)
 
+    @torch.no_grad()
+    def _as_loud_as_words(self) -> None:
+        """Scale the image tokens to the size of word vectors: much larger ones would drown what the layers add."""
+        gain = self.model.vision.connector.gain
+        gain.mul_(self.model.get_input_embeddings().weight.square().mean().sqrt() / gain.square().mean().sqrt())
+
     def train(self, mode: bool = True) -> Instruct:
         """A frozen eye keeps its stored statistics while the rest trains."""
         super().train(mode)
@@ -73,8 +80,7 @@ class Instruct(nn.Module):
 
     def loader(self) -> DataLoader[Any]:
         """Batches of images with all their questions; the augmentation depends on seed, epoch and image only."""
-        own = torch.Generator()  # else starting an epoch would draw from the global state, and a resumed run would differ
-        return DataLoader(list(range(len(self.cases))), batch_sampler=self.batches, collate_fn=self.collate, generator=own)  # type: ignore[arg-type]  # fmt: skip
+        return loader(self.batches, self.collate)
 
     def begin(self, epoch: int) -> None:
         """Told by the loop before each epoch, so that order and augmentation can be drawn anew."""
@@ -98,7 +104,11 @@ class Instruct(nn.Module):
     def _text(self, case: Case, generator: torch.Generator) -> tuple[str, list[str], list[str]]:
         order = torch.randperm(len(case.questions), generator=generator)[: self.questions].tolist()
         facts = case.facts if torch.rand((), generator=generator) < self.facts else ""
-        return facts, [self._reworded(case.questions[i], generator) for i in order], [_tidy(case.answers[i]) for i in order]
+        return (
+            facts,
+            [self._reworded(case.questions[i], generator) for i in order],
+            [_tidy(case.answers[i]) for i in order],
+        )
 
     def _reworded(self, question: str, generator: torch.Generator) -> str:
         if torch.rand((), generator=generator) < self.reword:
@@ -114,7 +124,7 @@ class Instruct(nn.Module):
         with torch.set_grad_enabled(self.open_eye and torch.is_grad_enabled()):
             pyramid, logits = vision.look(batch["x"], batch["spacing"])
         tokens = vision.connector(pyramid[-1], logits, vision.structures.summary(logits))
-        return {"loss": self.model.answer_loss(self.model.embed(packed, tokens), packed).loss}
+        return {"loss": self.model.answer_loss(self.model.embed(packed, tokens), packed)[0]}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -139,10 +149,10 @@ class Instruct(nn.Module):
         save_adapter(self.model, folder)
 
 
-def _with_lora(language: nn.Module, options: dict[str, Any]) -> nn.Module:
+def _with_lora(language: Any, options: dict[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))  # type: ignore[arg-type]
+    return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))
 
 
 def _tidy(answer: str) -> str:

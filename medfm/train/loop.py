@@ -18,7 +18,10 @@ from medfm.errors import ConfigError
 
 __all__ = ["train"]
 
-_TRAIN = {"epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0, "minutes": 5.0, "seed": 0}  # fmt: skip
+_TRAIN = {
+    "epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0,
+    "minutes": 5.0, "seed": 0,
+}  # fmt: skip
 
 
 def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path:
@@ -141,7 +144,9 @@ class _Average:
 
 class _Swap:
     def __init__(self, module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-        self.pairs = [(p.data, weights[n], p) for n, p in module.named_parameters() if n in weights]
+        self.pairs: list[tuple[Any, Any, Any]] = [
+            (p.data, weights[n], p) for n, p in module.named_parameters() if n in weights
+        ]
 
     def __enter__(self) -> None:
         for _, averaged, parameter in self.pairs:
@@ -174,7 +179,9 @@ class _Progress:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
 
     def save(self) -> None:
-        (self.folder / "progress.json").write_text(json.dumps({"epoch": self.epoch, "step": self.step, "sums": self.sums}))
+        (self.folder / "progress.json").write_text(
+            json.dumps({"epoch": self.epoch, "step": self.step, "sums": self.sums})
+        )
 
     def load(self) -> None:
         vars(self).update(json.loads((self.folder / "progress.json").read_text()))

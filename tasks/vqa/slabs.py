@@ -44,7 +44,15 @@ def main() -> None:
             volume = np.isin(values[inside], ids).sum() * ml
             if volume == 0 or volume >= 3:
                 answer = "Yes" if volume else "No"
-                rows.append({"image": name, "question": f"Does the picture contain {organ}?", "answer": answer, "answer_type": "CLOSED", "content_type": organ})
+                rows.append(
+                    {
+                        "image": name,
+                        "question": f"Does the picture contain {organ}?",
+                        "answer": answer,
+                        "answer_type": "CLOSED",
+                        "content_type": organ,
+                    }
+                )
     (options.output / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     print(f"{len(rows)} questions about {number + 1} slabs")
 

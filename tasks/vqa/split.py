@@ -1,6 +1,6 @@
 """Split a JSONL of questions by image into train.jsonl and validate.jsonl: no picture ends up on both sides.
 
-    python tasks/vqa/split.py vqa_rad/train.jsonl --output runs/vqa_rad --hold 0.2
+python tasks/vqa/split.py vqa_rad/train.jsonl --output runs/vqa_rad --hold 0.2
 """
 
 from __future__ import annotations
