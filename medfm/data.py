@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from medfm.errors import DataError
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 
-__all__ = ["Batches", "Case", "loader", "read_cases", "split_cases", "structure_target"]
+__all__ = ["Batches", "Case", "loader", "read_cases", "split_cases", "stack_scans", "structure_target"]
 
 
 @dataclass
@@ -37,30 +37,29 @@ class Case:
 
 
 class Batches(Sampler[list[int]]):
-    """Full batches of case numbers, drawn anew each epoch and alike in their number of questions.
+    """Full batches of case numbers, drawn anew each epoch, alike in their number of questions and never of both kinds.
 
-    Alike means little padding. The order depends on seed and epoch alone, so a resumed run sees the same batches.
+    Alike means little padding; pictures and volumes do not share a batch (RadFM's rule), so the few that fill none at
+    the end of an epoch wait for the next. The order depends on seed and epoch alone: a resumed run sees the same.
     """
 
     def __init__(self, cases: Sequence[Case], batch: int, *, seed: int) -> None:
-        self.sizes, self.batch, self.seed, self.epoch = (
-            [len(c.questions) for c in cases],
-            min(batch, len(cases)),
-            seed,
-            0,
-        )
+        self.sizes, self.seed, self.epoch = [len(c.questions) for c in cases], seed, 0
+        flat = [c.prepared.x.shape[1] == 1 for c in cases]
+        self.kinds = [[i for i, f in enumerate(flat) if f == kind] for kind in (True, False)]
+        self.batch = min(batch, max(map(len, self.kinds)))
 
     def __len__(self) -> int:
-        return len(self.sizes) // self.batch
+        return sum(len(kind) // self.batch for kind in self.kinds)
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.sizes))[: len(self) * self.batch]
-        chunk = 8 * self.batch
-        batches = []
-        for start in range(0, len(order), chunk):
-            alike = sorted(order[start : start + chunk].tolist(), key=self.sizes.__getitem__)
-            batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
+        batches, chunk = [], 8 * self.batch
+        for kind in self.kinds:
+            order = random.permutation(kind)[: len(kind) // self.batch * self.batch].tolist()
+            for start in range(0, len(order), chunk):
+                alike = sorted(order[start : start + chunk], key=self.sizes.__getitem__)
+                batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
         return iter([batches[i] for i in random.permutation(len(batches))])
 
 
@@ -71,6 +70,14 @@ def loader(batches: Batches, collate: Callable[[list[int]], dict[str, Tensor]]) 
     """
     numbers: Any = range(len(batches.sizes))
     return DataLoader(numbers, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+
+
+def stack_scans(cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
+    """x (B, 3, D, S, S) and spacing (B, 3) mm of scans; deeper volumes are averaged to the shallowest one's slices."""
+    depth = min(c.prepared.x.shape[1] for c in cases)
+    x = torch.stack([F.adaptive_avg_pool3d(c.prepared.x.float(), (depth, None, None)) for c in cases])
+    thicker = [c.prepared.x.shape[1] / depth for c in cases]
+    return x, torch.stack([c.prepared.spacing * torch.tensor([t, 1, 1]) for c, t in zip(cases, thicker, strict=True)])
 
 
 def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | None = None) -> list[Case]:
@@ -89,9 +96,8 @@ def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | No
         for number, line in enumerate(file.read_text().splitlines(), 1):
             try:
                 row = json.loads(line)
-                rows[row["image"]].append(
-                    {"question": row["question"].strip(), "answer": str(row["answer"]).strip(), **row}
-                )
+                question, answer = row["question"].strip(), str(row["answer"]).strip()
+                rows[row["image"]].append({**row, "question": question, "answer": answer})
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise DataError(
                     f"{file}, line {number}: expected an object with image, question and answer ({error})"
@@ -100,7 +106,7 @@ def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | No
         for image, about in track(chosen, description=f"reading {file.parent.name}/{file.name}", transient=True):
             path = file.parent / image
             prepared = prepare(Scan.read(path))
-            small = Prepared(prepared.x.half(), *list(vars(prepared).values())[1:])
+            small = replace(prepared, x=prepared.x.half())
             boxes = path.parent / "boxes.json"
             found = json.loads(boxes.read_text()) if boxes.exists() else []
             mask = path.parent / "mask.png"

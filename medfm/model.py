@@ -118,27 +118,25 @@ class MedFM(PreTrainedModel):
         """Encode `scan` and let the language model take it in; kept for the last four scans, by content."""
         key = (scan.content_hash, plane)
         if key not in self._readings:
-            self._readings[key] = self.encode(self.preparation(scan, plane=plane), facts=facts_of(scan, plane))
+            self._readings[key] = self.encode(self.preparation(scan, plane=plane))
         self._readings.move_to_end(key)
         if len(self._readings) > 4:
             self._readings.popitem(last=False)
         return self._readings[key]
 
     @torch.inference_mode()
-    def encode(self, prepared: Prepared, *, facts: str) -> Reading:
-        """Run the eye and prefill the language model with its tokens and `facts`; nothing is cached."""
+    def encode(self, prepared: Prepared) -> Reading:
+        """Run the eye and prefill the language model with its tokens and the header's facts; nothing is cached."""
         seen = self.vision(prepared.x[None].float().to(self.device), prepared.spacing[None].to(self.device))
         words = self.get_input_embeddings()
-        head, rest = self.prompt.head(self.tokenizer), self.prompt.facts(self.tokenizer, facts)
+        head, rest = self.prompt.head(self.tokenizer), self.prompt.facts(self.tokenizer, prepared.facts)
         first, last = (words(torch.tensor([ids], dtype=torch.long, device=self.device)) for ids in (head, rest))
         prefix = prefill(self.language, torch.cat([first, seen.tokens.to(first.dtype), last], 1))
         return Reading(prepared, seen.logits, prefix)
 
-    def respond(
-        self, prepared: Prepared, questions: list[str], *, facts: str, limit: int = 64
-    ) -> list[tuple[str, float]]:
+    def respond(self, prepared: Prepared, questions: list[str], *, limit: int = 64) -> list[tuple[str, float]]:
         """Answers and their log-probabilities for an already prepared scan."""
-        return list(self.answers(self.encode(prepared, facts=facts), questions, limit=limit))[-1]
+        return list(self.answers(self.encode(prepared), questions, limit=limit))[-1]
 
     def answers(self, reading: Reading, questions: list[str], *, limit: int = 64) -> Iterator[list[tuple[str, float]]]:
         """Yield, step by step, every question's text so far and the log-probability of it; the last is the answer."""
@@ -155,14 +153,6 @@ class MedFM(PreTrainedModel):
                 (self.tokenizer.decode(ids, skip_special_tokens=True).strip(), total)
                 for ids, total in zip(said, sums, strict=True)
             ]
-
-
-def facts_of(scan: Scan, plane: str | None) -> str:
-    """What the header (or, failing that, the geometry) tells about a scan, in the words of the training questions."""
-    kinds = {"CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET"}
-    shown = plane or scan.best_plane
-    known = [kinds.get(scan.modality), f"{'transverse' if shown == 'axial' else shown} plane" if shown else None]
-    return ", ".join(k for k in known if k)
 
 
 def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
@@ -236,6 +226,8 @@ def save_adapter(model: MedFM, folder: Path) -> None:
 
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
     return digest.hexdigest()

@@ -24,7 +24,8 @@ class Prepared:
 
     x: (3, D, S, S) float32 in [0, 1], padded with 0 to a square; spacing: (3,) mm of its voxels along D, H, W.
     offset: rows and columns of padding before the picture; scale: prepared pixels per source pixel.
-    slab: source slices averaged into one prepared slice; plane: the plane that was read.
+    slab: source slices averaged into one prepared slice; plane: the plane that was read. facts: what the header (or,
+    failing that, the geometry) tells, in the words of the training questions, say "CT, transverse plane".
     """
 
     x: Tensor
@@ -33,6 +34,7 @@ class Prepared:
     scale: float
     slab: float
     plane: str | None
+    facts: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Prepare:
         if not scan.spacing_known:
             spacing = (spacing[0], self.field_of_view / max(rows, columns), self.field_of_view / max(rows, columns))
         mm = torch.tensor([spacing[0] * slices / depth, spacing[1] / scale, spacing[2] / scale], dtype=torch.float32)
-        return Prepared(x.clamp_(0, 1), mm, (top, left), scale, slices / depth, plane or scan.best_plane)
+        shown = plane or scan.best_plane
+        return Prepared(x.clamp_(0, 1), mm, (top, left), scale, slices / depth, shown, _facts(scan, shown))
 
     def _range(self, scan: Scan, array: np.ndarray) -> tuple[float, float]:
         if array.dtype == np.uint8:
@@ -113,3 +116,12 @@ class Prepare:
             return torch.cat(windows, 1).clamp_(0, 1)
         slab = ((slab - low) / (high - low)).clamp_(0, 1)
         return slab if channels == 3 else slab.expand(-1, 3, -1, -1)
+
+
+_KINDS = {"CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET"}
+
+
+def _facts(scan: Scan, plane: str | None) -> str:
+    shown = "transverse" if plane == "axial" else plane
+    known = [_KINDS.get(scan.modality), f"{shown} plane" if shown else None]
+    return ", ".join(k for k in known if k)

@@ -31,7 +31,7 @@ def warp_affine(
 
 
 def contrast(x: Tensor, generator: torch.Generator, *, strength: float = 0.3) -> Tensor:
-    """Gamma, window, noise and a soft blur on (B, 3, H, W) in [0, 1]; sometimes another window per channel.
+    """Gamma, window, noise and a soft blur on (B, 3, D, H, W) in [0, 1]; sometimes another window per channel.
 
     The channels of a CT are three windows of one picture while those of a photographed slice are equal: windows drawn
     per channel teach the encoder to read both.
@@ -39,7 +39,7 @@ def contrast(x: Tensor, generator: torch.Generator, *, strength: float = 0.3) ->
     count = len(x)
 
     def draw(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, 1, 1, generator=generator)
+        return torch.rand(count, *shape, 1, 1, 1, generator=generator)
 
     shared = (draw(1) < 0.6).float()
     low = strength * 0.4 * (draw(1) * shared + draw(3) * (1 - shared)) * (draw(1) < 0.5)
@@ -47,7 +47,7 @@ def contrast(x: Tensor, generator: torch.Generator, *, strength: float = 0.3) ->
     x = ((x - low) / width).clamp(0, 1)
     x = x ** torch.exp(strength * (draw(1) * 2 - 1) * 1.5)
     x = x * (1 + strength * 0.5 * (draw(1) * 2 - 1))
-    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    blurred = F.avg_pool3d(F.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), 1)
     x = torch.where(draw(1) < 0.2, blurred, x)
     noise = torch.randn(x.shape, generator=generator) * 0.04 * draw(1) * (draw(1) < 0.3)
     return (x + noise).clamp(0, 1)

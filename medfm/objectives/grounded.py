@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medfm import assets
-from medfm.data import Batches, Case, loader, read_cases, split_cases, structure_target
+from medfm.data import Batches, Case, loader, read_cases, split_cases, stack_scans, structure_target
 from medfm.image import augment
 from medfm.losses import map_loss, soft_max_pool
 from medfm.prepare import Prepare
@@ -95,7 +95,10 @@ class Grounded(nn.Module):
         for case, (_, present) in zip(self.cases, self.targets, strict=True):
             seen[case.modality] = torch.maximum(seen.get(case.modality, torch.zeros(len(labels))), present)
         boxed = {c.modality for c in self.cases if c.boxes}
-        return [seen[c.modality] if c.modality in boxed else torch.zeros(len(labels)) for c in self.cases]
+        flat = [c.modality in boxed and c.prepared.x.shape[1] == 1 for c in self.cases]  # boxes lie on pictures only
+        return [
+            seen[c.modality] if known else torch.zeros(len(labels)) for c, known in zip(self.cases, flat, strict=True)
+        ]
 
     @staticmethod
     def _split(question: str) -> list[str]:
@@ -112,22 +115,20 @@ class Grounded(nn.Module):
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.batches.epoch, indices[0])) % 2**63)
         cases = [self.cases[i] for i in indices]
-        x = torch.stack([c.prepared.x[:, c.prepared.x.shape[1] // 2].float() for c in cases])
+        x, spacing = stack_scans(cases)
         target = torch.stack([self.targets[i][0] for i in indices])
-        x, grid = augment.warp_affine(x, generator)
+        warped, grid = augment.warp_affine(x.flatten(1, 2), generator)
         small = F.interpolate(grid.permute(0, 3, 1, 2), target.shape[-2:], mode="bilinear").permute(0, 2, 3, 1)
         target = F.avg_pool2d(F.grid_sample(target, small, align_corners=False), 2)
-        x = augment.contrast(x, generator)
-        spacing = torch.stack([c.prepared.spacing for c in cases])
-        volume, target = x.unsqueeze(2), target.unsqueeze(2)
-        if torch.rand((), generator=generator) < self.slabs:
+        x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
+        if x.shape[2] == 1 and torch.rand((), generator=generator) < self.slabs:
             keep = max(1, len(x) // 2)
-            volume, spacing = augment.slab(x[:keep], generator, depth=3)
-            cases, indices = cases[:keep], indices[:keep]
-            target = target[:keep].expand(-1, -1, 3, -1, -1)
+            x, spacing = augment.slab(x[:keep, :, 0], generator, depth=3)
+            cases, indices, target = cases[:keep], indices[:keep], target[:keep]
+        target = target.unsqueeze(2).expand(-1, -1, x.shape[2], -1, -1)
         known = torch.stack([self.known[i] for i in indices])
         return {
-            "x": volume,
+            "x": x,
             "spacing": spacing,
             "target": target.contiguous(),
             "known": known,

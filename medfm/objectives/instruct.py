@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from medfm.data import Batches, Case, loader, read_cases, split_cases
+from medfm.data import Batches, Case, loader, read_cases, split_cases, stack_scans
 from medfm.image import augment
 from medfm.language.prompt import Packed, Prompt, pack
 from medfm.metrics import exact_match
@@ -89,21 +89,20 @@ class Instruct(nn.Module):
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.batches.epoch, indices[0])) % 2**63)
         cases = [self.cases[i] for i in indices]
-        x = torch.stack([c.prepared.x[:, c.prepared.x.shape[1] // 2].float() for c in cases])
-        x = augment.contrast(augment.warp_affine(x, generator)[0], generator)
-        spacing = torch.stack([c.prepared.spacing for c in cases])
-        volume, depth = x.unsqueeze(2), 1
-        if torch.rand((), generator=generator) < self.slabs:
+        x, spacing = stack_scans(cases)
+        warped, _ = augment.warp_affine(x.flatten(1, 2), generator)
+        x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
+        if x.shape[2] == 1 and torch.rand((), generator=generator) < self.slabs:
             depth = int(torch.randint(2, 5, (), generator=generator))
-            volume, spacing = augment.slab(x, generator, depth=depth)
-        connector = self.model.vision.connector
-        images = connector.count(depth, x.shape[-1] // 32)
+            x, spacing = augment.slab(x[:, :, 0], generator, depth=depth)
+        images = self.model.vision.connector.count(x.shape[2], x.shape[-1] // 32)
         packed = pack(self.model.prompt, self.model.tokenizer, [(images, *self._text(c, generator)) for c in cases])
-        return {"x": volume, "spacing": spacing, **vars(packed)}
+        return {"x": x, "spacing": spacing, **vars(packed)}
 
     def _text(self, case: Case, generator: torch.Generator) -> tuple[str, list[str], list[str]]:
         order = torch.randperm(len(case.questions), generator=generator)[: self.questions].tolist()
-        facts = case.facts if torch.rand((), generator=generator) < self.facts else ""
+        told = torch.rand((), generator=generator) < self.facts
+        facts = case.prepared.facts or (case.facts if told else "")
         return (
             facts,
             [self._reworded(case.questions[i], generator) for i in order],
@@ -132,7 +131,7 @@ class Instruct(nn.Module):
         right: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for case in self.held[:: max(1, len(self.held) // self.checked)]:
-            said = self.model.respond(case.prepared, case.questions, facts="", limit=24)
+            said = self.model.respond(case.prepared, case.questions, limit=24)
             for (text, _), answer in zip(said, case.answers, strict=True):
                 right[case.modality] += int(exact_match(text, answer))
                 total[case.modality] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,17 +82,18 @@ def test_cache_is_bounded(model: MedFM) -> None:
 
 
 def test_blank_image_changes_what_the_model_takes_in(model: MedFM) -> None:
-    seen = model.encode(model.preparation(picture()), facts="")
-    blank = model.encode(model.preparation(Scan.from_array(np.zeros((96, 80), np.uint8))), facts="")
+    seen = model.encode(model.preparation(picture()))
+    blank = model.encode(model.preparation(Scan.from_array(np.zeros((96, 80), np.uint8))))
     assert not torch.allclose(seen.logits, blank.logits)
 
 
-def test_header_facts_reach_the_prompt() -> None:
-    from medfm.model import facts_of
-
-    assert facts_of(volume(), None) == "CT, transverse plane"
-    assert facts_of(volume(), "coronal") == "CT, coronal plane"
-    assert facts_of(picture(), None) == ""
+def test_header_facts_are_told_to_the_model(model: MedFM) -> None:
+    assert model.preparation(volume()).facts == "CT, transverse plane"
+    assert model.preparation(volume(), plane="coronal").facts == "CT, coronal plane"
+    assert model.preparation(picture()).facts == ""
+    prepared = model.preparation(volume())
+    told, silent = (model.encode(replace(prepared, facts=facts)) for facts in (prepared.facts, ""))
+    assert told.prefix.get_seq_length() > silent.prefix.get_seq_length()
 
 
 def test_saved_as_a_hugging_face_model_it_gives_the_same_numbers(model: MedFM, tmp_path: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import eye_recipe
+from conftest import adapter_recipe, eye_recipe
 from safetensors.torch import load_file
 
+from medfm.config import build
 from medfm.data import read_cases, split_cases, structure_target
 from medfm.errors import ConfigError, DataError
 from medfm.objectives.grounded import Grounded
 from medfm.prepare import Prepare
+from medfm.scan import Scan
 from medfm.train.loop import train
 
 
@@ -111,3 +114,25 @@ def test_adapter_recipe_trains_only_adapter_and_connector(adapter_folder: Path) 
     names = load_file(adapter_folder / "adapter_model.safetensors")
     assert names and all("lora_" in n for n in names)
     assert any(t.abs().sum() > 0 for n, t in names.items() if "lora_B" in n)
+
+
+def test_volumes_are_trained_whole_and_apart_from_pictures(
+    eye_folder: Path, phantom_rows: Path, tiny_language: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in phantom_rows.read_text().splitlines()]
+    for number in range(4):
+        values = np.random.default_rng(number).integers(-900, 900, (5 + number, 40, 40)).astype(np.int16)
+        volume = Scan.from_array(values, affine=np.diag([2, 2, 5, 1]), modality="CT", units="HU")
+        volume.write(tmp_path / f"volume{number}.nii.gz")
+        rows.append({"image": f"volume{number}.nii.gz", "question": "Is it noise?", "answer": "Yes"})
+    for row in rows[:-4]:
+        row["image"] = str(phantom_rows.parent / row["image"])
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    recipe = adapter_recipe(eye_folder, file, tiny_language)
+    objective = build("objectives", recipe["objective"], data={"train": [str(file)], "validate": [str(file)]}, seed=0)
+    depths = set()
+    for batch in objective.loader():
+        depths.add(batch["x"].shape[2] if batch["spacing"][0, 0] > 4 else 1)
+        assert objective(batch)["loss"].isfinite()
+    assert max(depths) >= 5
