@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,9 @@ def stack_scans(cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
 
 
 def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | None = None) -> list[Case]:
-    """Read JSONL files of rows {"image", "question", "answer", ...}; image paths are relative to the file.
+    """Read rows {"image", "question", "answer", ...} of JSONL files, or of folders that `datasets` saved to disk.
+
+    Image paths are relative to the file, or to the folder that holds the saved one.
 
     `boxes.json` ([{label, xywh}]) and `mask.png` beside an image are taken along.
 
@@ -93,9 +95,9 @@ def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | No
     cases = []
     for file in map(Path, files):
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for number, line in enumerate(file.read_text().splitlines(), 1):
+        for number, line in enumerate(_lines(file), 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line) if isinstance(line, str) else line
                 question, answer = row["question"].strip(), str(row["answer"]).strip()
                 rows[row["image"]].append({**row, "question": question, "answer": answer})
             except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -161,6 +163,19 @@ def structure_target(
             inside = ((columns - cx) / (w * scale / 2)) ** 2 + ((rows - cy) / (h * scale / 2)) ** 2 <= 1
             target[labels.index(label)] = torch.maximum(target[labels.index(label)], inside.float())
     return target, (target.flatten(1).amax(1) > 0.4).float()
+
+
+def _lines(file: Path) -> Iterable[str | dict[str, Any]]:
+    """Lines of a JSONL file, or rows of a saved data set, which stay on disk (Arrow) until they are asked for."""
+    if not file.is_dir():
+        return file.read_text().splitlines()
+    from datasets import load_from_disk
+
+    try:
+        rows: Iterable[dict[str, Any]] = load_from_disk(str(file))
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is a folder, expected a JSONL file or what `Dataset.save_to_disk` wrote") from error
+    return rows
 
 
 def _facts(rows: list[dict[str, Any]]) -> str:

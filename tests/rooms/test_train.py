@@ -136,3 +136,20 @@ def test_volumes_are_trained_whole_and_apart_from_pictures(
         depths.add(batch["x"].shape[2] if batch["spacing"][0, 0] > 4 else 1)
         assert objective(batch)["loss"].isfinite()
     assert max(depths) >= 5
+
+
+def test_a_saved_hugging_face_data_set_reads_like_its_json_lines(phantom_rows: Path) -> None:
+    from datasets import Dataset
+
+    rows = [json.loads(line) for line in phantom_rows.read_text().splitlines()]
+    saved = phantom_rows.parent / "saved"
+    Dataset.from_list(rows).save_to_disk(str(saved))
+    plain, arrow = (read_cases([source], Prepare(size=64)) for source in (phantom_rows, saved))
+    assert [(c.path, c.questions, c.answers, c.facts) for c in plain] == [
+        (c.path, c.questions, c.answers, c.facts) for c in arrow
+    ]
+
+
+def test_a_folder_that_is_no_data_set_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="save_to_disk"):
+        read_cases([tmp_path], Prepare(size=64))

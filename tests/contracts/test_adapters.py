@@ -1,0 +1,57 @@
+"""Every shipped adapter: complete, small, documented, opens in plain peft, and looks at the image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medfm import assets
+from medfm.evaluate.vqa import blank_like
+from medfm.model import load
+from medfm.predict import ask_many
+from medfm.scan import Scan
+
+FOLDERS = sorted(f.parent for f in (assets.root() / "adapters").glob("*/medfm.json"))
+DEMO = assets.root() / "apps" / "chat" / "demo"
+QUESTIONS = ["What modality is used to take this image?", "Does the picture contain liver?", "Is the brain healthy?"]
+
+
+def test_a_default_ships() -> None:
+    assert "default" in [f.name for f in FOLDERS]
+
+
+def test_all_adapters_together_stay_small() -> None:
+    size = sum(p.stat().st_size for f in FOLDERS for p in f.rglob("*") if p.is_file())
+    assert size < 40e6
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_card_names_data_licence_command_figures_and_limits(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    for word in ("license:", "## Data", "medfm train", "blank image", "## Limits", "not for diagnosis"):
+        assert word in card, f"{folder.name}: the card lacks {word!r}"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for key in ("overall", "closed", "open", "token_f1", "blank_image", "most_frequent"):
+        assert {"value", "low", "high", "n"} <= set(metrics[key])
+    assert f"{100 * metrics['overall']['value']:.1f}" in card
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_files_are_tensors_and_json_only(folder: Path) -> None:
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_it_reads_the_demo_scan_and_notices_a_blank_one(folder: Path) -> None:
+    model = load(folder)
+    scan = Scan.read(DEMO / "abdomen_mr.dcm")
+    answers = ask_many(model, scan, QUESTIONS)
+    assert answers[0].text == "MRI"
+    blank = ask_many(model, blank_like(scan), QUESTIONS)
+    assert [a.confidence for a in answers] != pytest.approx([b.confidence for b in blank], rel=1e-3)
+    noise = Scan.from_array(np.random.default_rng(0).integers(0, 255, (200, 300), dtype=np.uint8))
+    assert all(a.text for a in ask_many(model, noise, QUESTIONS))
