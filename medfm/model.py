@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -174,15 +175,18 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
     if (folder / "adapter_config.json").exists():
         from peft import PeftModel
 
-        language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
+        with warnings.catch_warnings():  # peft asks transformers 5 for an attribute by its old name
+            warnings.simplefilter("ignore", FutureWarning)
+            language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
     model = MedFM(config, language.eval(), tokenizer)
     model.vision.load_state_dict(load_vision(folder)[1])
     model.name, model.fingerprint = folder.name, _digest(sorted(folder.glob("*.safetensors")))
     return model.eval().to(device)
 
 
-def load_vision(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `objectives/grounded` or an adapter left of an eye: {labels, prepare} and its tensors in full precision."""
+def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare}, float tensors."""
+    folder = Path(name) if (Path(name) / "vision.safetensors").exists() else adapter_folder(name)
     tensors = load_file(folder / "vision.safetensors")
     if (folder / "vision.json").exists():
         about = json.loads((folder / "vision.json").read_text())

@@ -71,9 +71,14 @@ def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Bo
 
 
 def _box(scan: Scan, reading: Reading, label: str, probability: np.ndarray) -> Box:
-    """The box around a map's cells above one half, in mm of the patient or pixels of the picture."""
+    """The box around the largest piece of a map above one half, in mm of the patient or pixels of the picture."""
+    from scipy import ndimage
+
     prepared = reading.prepared
-    depth, rows, columns = (np.flatnonzero((probability > 0.5).any(axis)) for axis in ((1, 2), (0, 2), (0, 1)))
+    pieces, _ = ndimage.label(probability > 0.5)
+    piece = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    probability = probability * piece
+    depth, rows, columns = (np.flatnonzero(piece.any(axis)) for axis in ((1, 2), (0, 2), (0, 1)))
     cell = prepared.x.shape[-1] / probability.shape[-1]
     corners = []
     for d, r, c in ((depth[0], rows[0], columns[0]), (depth[-1] + 1, rows[-1] + 1, columns[-1] + 1)):

@@ -22,7 +22,9 @@ def load_language(name: str, *, dtype: torch.dtype) -> tuple[Any, Any, Path]:
     Raises WeightsError or UnknownName.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # loading takes a second; fetching, which takes longer, has its own bar
     folder = assets.base_weights(name)
     here = {"local_files_only": True, "trust_remote_code": False}
     try:

@@ -25,8 +25,8 @@ class Instruct(nn.Module):
     """Loss on the answers only, all questions of one image packed behind one copy of its tokens.
 
     Args:
-        model: `language` (name of the base), `vision` (folder with vision.safetensors and vision.json, as `grounded`
-            leaves it), `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`.
+        model: `language` (name of the base), `vision` (a folder that `grounded` left, or an adapter's name),
+            `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         batch: images per step. questions: at most so many per image and step, drawn anew each time.
         slabs: share of the steps that see thin volumes. facts: share of the images whose modality and plane are told
@@ -43,7 +43,7 @@ class Instruct(nn.Module):
         self.batch, self.questions, self.slabs, self.facts, self.reword = batch, questions, slabs, facts, reword
         self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
         self.open_eye, self.checked, self.seed = open_eye, checked, seed
-        about, tensors = load_vision(Path(model["vision"]))
+        about, tensors = load_vision(model["vision"])
         language, tokenizer, digest = base_language(model["language"])
         vision = {"encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size}
         config = MedFMConfig(

@@ -19,8 +19,8 @@ class Box:
     """An axis-aligned box.
 
     `low` and `high` are opposite corners with low <= high: (x, y, z) in RAS mm for a scan with `frame="patient"`, or
-    (column, row) in image pixels, upper left and lower right, for `frame="image"`. `slice` is the slice index along D
-    where the box was found, if it belongs to one slice. `score` is between 0 and 1. Raises ShapeError for bad corners.
+    (column, row) in image pixels, upper left and lower right, for `frame="image"`. `slice` is the slice, of those that
+    `Scan.slices` gives, in which it is clearest. `score` is between 0 and 1. Raises ShapeError for bad corners.
     """
 
     label: str
@@ -93,7 +93,7 @@ class Mask:
 class Answer:
     """One answer: its text, how sure the model is (0 to 1), and where in the scan it comes from.
 
-    When `abstained` is true, `text` says so in words and `reason` says why.
+    When `abstained` is true, `reason` says why, and `text` is only the best guess: show it as such or not at all.
     """
 
     text: str
