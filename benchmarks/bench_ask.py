@@ -15,7 +15,7 @@ from measure import in_process, process, show
 
 import medfm
 from medfm.assets import root
-from medfm.model import MedFM, facts_of
+from medfm.model import MedFM
 
 QUESTIONS = [
     "What modality is this?",
@@ -49,7 +49,7 @@ def without_cache(model: MedFM, scan: medfm.Scan, question: str) -> str:
     prepared = model.preparation(scan)
     tokens = model.vision(prepared.x[None], prepared.spacing[None]).tokens
     words, prompt, tokenizer = model.get_input_embeddings(), model.prompt, model.tokenizer
-    around = prompt.facts(tokenizer, facts_of(scan, None)) + prompt.question(tokenizer, question)
+    around = prompt.facts(tokenizer, prepared.facts) + prompt.question(tokenizer, question)
     head, rest = (words(torch.tensor([ids])) for ids in (prompt.head(tokenizer), around))
     stop = [*prompt.stop(tokenizer), tokenizer.eos_token_id]
     options = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": stop, "pad_token_id": tokenizer.eos_token_id}

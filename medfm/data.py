@@ -62,6 +62,10 @@ class Batches(Sampler[list[int]]):
                 batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
         return iter([batches[i] for i in random.permutation(len(batches))])
 
+    def generator(self, indices: Sequence[int]) -> torch.Generator:
+        """What augments a batch: drawn from seed, epoch and the batch itself, whatever was drawn before."""
+        return torch.Generator().manual_seed(hash((self.seed, self.epoch, *indices)) % 2**63)
+
 
 def loader(batches: Batches, collate: Callable[[list[int]], dict[str, Tensor]]) -> DataLoader[dict[str, Tensor]]:
     """Batches as `collate` makes them of case numbers.

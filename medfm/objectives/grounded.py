@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from medfm import assets
-from medfm.data import Batches, Case, loader, read_cases, split_cases, stack_scans, structure_target
+from medfm.data import Batches, Case, read_cases, split_cases, stack_scans, structure_target
 from medfm.image import augment
 from medfm.losses import map_loss, soft_max_pool
 from medfm.prepare import Prepare
@@ -68,7 +67,7 @@ class Grounded(nn.Module):
         seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.batch, self.slabs, self.maps, self.seed = batch, slabs, maps, seed
+        self.slabs, self.maps = slabs, maps
         self.preparation = Prepare.from_dict(prepare or {})
         cases = read_cases(data["train"], self.preparation, limit=data.get("limit"))
         if "validate" in data:
@@ -104,16 +103,8 @@ class Grounded(nn.Module):
     def _split(question: str) -> list[str]:
         return re.findall(r"[a-z0-9]+", question.lower())
 
-    def loader(self) -> DataLoader[Any]:
-        """Batches of images with all their questions; the augmentation depends on seed, epoch and image only."""
-        return loader(self.batches, self.collate)
-
-    def begin(self, epoch: int) -> None:
-        """Told by the loop before each epoch, so that order and augmentation can be drawn anew."""
-        self.batches.epoch = epoch
-
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.batches.epoch, indices[0])) % 2**63)
+        generator = self.batches.generator(indices)
         cases = [self.cases[i] for i in indices]
         x, spacing = stack_scans(cases)
         target = torch.stack([self.targets[i][0] for i in indices])

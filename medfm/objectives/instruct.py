@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from medfm.data import Batches, Case, loader, read_cases, split_cases, stack_scans
+from medfm.data import Batches, Case, read_cases, split_cases, stack_scans
 from medfm.image import augment
 from medfm.language.prompt import Packed, Prompt, pack
 from medfm.metrics import exact_match
@@ -40,9 +39,9 @@ class Instruct(nn.Module):
         open_eye: bool = False, checked: int = 48, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.batch, self.questions, self.slabs, self.facts, self.reword = batch, questions, slabs, facts, reword
+        self.questions, self.slabs, self.facts, self.reword = questions, slabs, facts, reword
         self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
-        self.open_eye, self.checked, self.seed = open_eye, checked, seed
+        self.open_eye, self.checked = open_eye, checked
         about, tensors = load_vision(model["vision"])
         language, tokenizer, digest = base_language(model["language"])
         vision = {"encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size}
@@ -78,16 +77,8 @@ class Instruct(nn.Module):
             self.model.vision.connector.train(mode)
         return self
 
-    def loader(self) -> DataLoader[Any]:
-        """Batches of images with all their questions; the augmentation depends on seed, epoch and image only."""
-        return loader(self.batches, self.collate)
-
-    def begin(self, epoch: int) -> None:
-        """Told by the loop before each epoch, so that order and augmentation can be drawn anew."""
-        self.batches.epoch = epoch
-
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.batches.epoch, indices[0])) % 2**63)
+        generator = self.batches.generator(indices)
         cases = [self.cases[i] for i in indices]
         x, spacing = stack_scans(cases)
         warped, _ = augment.warp_affine(x.flatten(1, 2), generator)

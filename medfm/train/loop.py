@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from medfm import config
+from medfm.data import loader as batch_loader
 from medfm.errors import ConfigError
 
 __all__ = ["train"]
@@ -45,7 +46,7 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
     optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
-    loader = objective.loader()
+    loader = batch_loader(objective.batches, objective.collate)
     steps = math.ceil(len(loader) / accelerator.num_processes / options["accumulate"]) * options["epochs"]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, options["warmup"]))
     wrapped, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
@@ -73,7 +74,7 @@ def _run(
         total = len(loader) * options["epochs"]
         task = bar.add_task("training", total=total, completed=progress.epoch * len(loader) + progress.step)
         for epoch in range(progress.epoch, options["epochs"]):
-            objective.begin(epoch)
+            objective.batches.epoch = epoch
             wrapped.train()
             batches = accelerator.skip_first_batches(loader, progress.step) if progress.step else loader
             for batch in batches:

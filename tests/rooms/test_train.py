@@ -12,7 +12,7 @@ from conftest import adapter_recipe, eye_recipe
 from safetensors.torch import load_file
 
 from medfm.config import build
-from medfm.data import read_cases, split_cases, structure_target
+from medfm.data import loader, read_cases, split_cases, structure_target
 from medfm.errors import ConfigError, DataError
 from medfm.objectives.grounded import Grounded
 from medfm.prepare import Prepare
@@ -132,7 +132,7 @@ def test_volumes_are_trained_whole_and_apart_from_pictures(
     recipe = adapter_recipe(eye_folder, file, tiny_language)
     objective = build("objectives", recipe["objective"], data={"train": [str(file)], "validate": [str(file)]}, seed=0)
     depths = set()
-    for batch in objective.loader():
+    for batch in loader(objective.batches, objective.collate):
         depths.add(batch["x"].shape[2] if batch["spacing"][0, 0] > 4 else 1)
         assert objective(batch)["loss"].isfinite()
     assert max(depths) >= 5
