@@ -224,6 +224,9 @@ def save_adapter(model: MedFM, folder: Path) -> None:
         model.language.save_pretrained(str(folder), save_embedding_layers=False)
         file = folder / "adapter_model.safetensors"
         save_file({n: t.half().contiguous() for n, t in load_file(file).items()}, file)
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        settings["base_model_name_or_path"] = assets.hub_id(model.config.language)  # not where it lay on this machine
+        (folder / "adapter_config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
     keys = ("vision", "prepare", "prompt", "language", "base", "abstain")
     (folder / "medfm.json").write_text(json.dumps({k: getattr(model.config, k) for k in keys}, indent=1) + "\n")
 

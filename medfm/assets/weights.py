@@ -22,7 +22,7 @@ from medfm.errors import UnknownName, WeightsError
 if TYPE_CHECKING:
     from filelock import AcquireReturnProxy
 
-__all__ = ["base_weights", "weights_names"]
+__all__ = ["base_weights", "hub_id", "weights_names"]
 
 _HUB_SECONDS = 5
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]  # tensors and text: nothing that could run
@@ -46,6 +46,11 @@ class _Spec:
 def weights_names() -> list[str]:
     """Names that `base_weights` knows, from configs/weights/."""
     return sorted(path.stem for path in (root() / "configs" / "weights").glob("*.yaml"))
+
+
+def hub_id(name: str) -> str:
+    """What the world calls base weights that are known here by `name`; the name itself where there is no other."""
+    return (_spec(name).hub or name) if name in weights_names() else name
 
 
 def base_weights(name: str | Path) -> Path:

@@ -14,7 +14,7 @@ from medfm.data import Batches, Case, read_cases, split_cases, stack_scans
 from medfm.image import augment
 from medfm.language.prompt import Packed, Prompt, pack
 from medfm.metrics import exact_match
-from medfm.model import MedFM, MedFMConfig, base_language, load_vision, save_adapter
+from medfm.model import MedFM, MedFMConfig, adapter_folder, base_language, load_vision, save_adapter
 from medfm.prepare import Prepare
 
 __all__ = ["Instruct"]
@@ -25,7 +25,7 @@ class Instruct(nn.Module):
 
     Args:
         model: `language` (name of the base), `vision` (a folder that `grounded` left, or an adapter's name),
-            `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`.
+            `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`; or `adapter`, a trained one to go on from.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         batch: images per step. questions: at most so many per image and step, drawn anew each time.
         slabs: share of the steps that see thin volumes. facts: share of the images whose modality and plane are told
@@ -42,7 +42,7 @@ class Instruct(nn.Module):
         self.questions, self.slabs, self.facts, self.reword = questions, slabs, facts, reword
         self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
         self.open_eye, self.checked = open_eye, checked
-        about, tensors = load_vision(model["vision"])
+        about, tensors = load_vision(model.get("adapter") or model["vision"])
         language, tokenizer, digest = base_language(model["language"])
         vision = {"encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size}
         config = MedFMConfig(
@@ -54,7 +54,7 @@ class Instruct(nn.Module):
         self._as_loud_as_words()
         self.model.vision.requires_grad_(open_eye)
         self.model.vision.connector.requires_grad_(True)
-        self.model.language = _with_lora(language, model["lora"])
+        self.model.language = _with_lora(language, model["lora"], start=model.get("adapter"))
         preparation = Prepare.from_dict(about["prepare"])
         cases = read_cases(data["train"], preparation, limit=data.get("limit"))
         if "validate" in data:
@@ -139,9 +139,11 @@ class Instruct(nn.Module):
         save_adapter(self.model, folder)
 
 
-def _with_lora(language: Any, options: dict[str, Any]) -> Any:
-    from peft import LoraConfig, get_peft_model
+def _with_lora(language: Any, options: dict[str, Any], *, start: str | None) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model
 
+    if start:
+        return PeftModel.from_pretrained(language, str(adapter_folder(start)), is_trainable=True)
     return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))
 
 

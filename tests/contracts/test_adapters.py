@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,12 @@ def test_card_names_data_licence_command_figures_and_limits(folder: Path) -> Non
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_files_are_tensors_and_json_only(folder: Path) -> None:
     assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_no_path_of_the_machine_it_was_trained_on(folder: Path) -> None:
+    for file in folder.glob("*.json"):
+        assert not re.search(r'"[^"]*(/root/|/home/|/work/|/tmp/|[A-Z]:\\)', file.read_text()), file.name
 
 
 @pytest.mark.weights

@@ -153,3 +153,16 @@ def test_a_saved_hugging_face_data_set_reads_like_its_json_lines(phantom_rows: P
 def test_a_folder_that_is_no_data_set_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="save_to_disk"):
         read_cases([tmp_path], Prepare(size=64))
+
+
+def test_fine_tuning_goes_on_from_a_trained_adapter(
+    adapter_folder: Path, eye_folder: Path, phantom_rows: Path, tiny_language: Path
+) -> None:
+    recipe = adapter_recipe(eye_folder, phantom_rows, tiny_language)["objective"]
+    model = {**recipe["model"], "vision": None, "adapter": str(adapter_folder)}  # type: ignore[index]
+    objective = build(
+        "objectives", {**recipe, "model": model}, data={"train": [str(phantom_rows)], "hold": 0.25}, seed=0
+    )  # type: ignore[dict-item]
+    trained = load_file(adapter_folder / "adapter_model.safetensors")
+    parameters = {n.replace(".default", ""): p for n, p in objective.model.language.named_parameters()}
+    assert all(parameters[n].requires_grad and torch.equal(parameters[n].half(), t) for n, t in trained.items())
