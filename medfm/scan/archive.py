@@ -7,6 +7,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from medfm.errors import ScanError
@@ -18,8 +19,11 @@ __all__ = ["read_zip"]
 _SMALL = 64 * 2**20  # bytes: below this a high ratio (a label map, say) does no harm
 
 
-def read_zip(path: Path, request: Request) -> RawScan:
-    """Read the scan in a zip (an NPZ when all its members are .npy); nothing of it stays on the disk."""
+def read_zip(path: Path, request: Request, read_folder: Callable[[Path], RawScan]) -> RawScan:
+    """Read the scan in a zip (an NPZ when all its members are .npy); nothing of it stays on the disk.
+
+    read_folder: reads the folder that it was unpacked into.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
@@ -30,9 +34,7 @@ def read_zip(path: Path, request: Request) -> RawScan:
                 return read_npz(path, request)
             with tempfile.TemporaryDirectory(prefix="medfm-") as folder:
                 notes = _unpack(archive, members, Path(folder))
-                from medfm.scan.folders import read_folder
-
-                raw = read_folder(Path(folder), request)
+                raw = read_folder(Path(folder))
                 raw.notes[:0] = notes
                 return raw
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from medfm.errors import ScanError, SeriesChoice
-from medfm.scan.files import kind_of, read_file
+from medfm.scan.kinds import kind_of
 from medfm.scan.limits import MAX_FILES
 from medfm.scan.raw import RawScan, Request
 
@@ -16,8 +17,8 @@ __all__ = ["directory_files", "read_folder"]
 _KIND_NAMES = {"picture": "picture", "nifti": "NIfTI", "npy": "NPY or NPZ array", "itk": "NRRD or MetaImage"}
 
 
-def read_folder(folder: Path, request: Request) -> RawScan:
-    """Read the DICOM series of a folder and the folders below it, or its only (or chosen) other file."""
+def read_folder(folder: Path, request: Request, read_file: Callable[[Path, Request], RawScan]) -> RawScan:
+    """Read the DICOM series of a folder and the folders below it, or with `read_file` its only (or chosen) file."""
     from medfm.scan.dicom_series import read_dicom
 
     paths = _walk(folder, request)
