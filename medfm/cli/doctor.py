@@ -22,7 +22,6 @@ _TRANSFER_SYNTAXES = {
     "JPEG lossless": "1.2.840.10008.1.2.4.70",
     "JPEG-LS": "1.2.840.10008.1.2.4.80",
     "JPEG 2000": "1.2.840.10008.1.2.4.91",
-    "RLE": "1.2.840.10008.1.2.5",
 }
 
 
@@ -111,11 +110,10 @@ def _weights() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    from pydicom.pixels import get_decoder
+    from medfm.scan import jpeg
 
     for name, uid in _TRANSFER_SYNTAXES.items():
-        if get_decoder(uid).is_available:
+        if jpeg.is_available(uid):
             yield Finding(f"DICOM {name}", "readable")
         else:
-            advice = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-            yield Finding(f"DICOM {name}", "no decoder", "warning", advice)
+            yield Finding(f"DICOM {name}", "no decoder", "warning", "pip install imagecodecs")

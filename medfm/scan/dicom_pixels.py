@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfm.errors import ScanError
+from medfm.scan import jpeg
 from medfm.scan.dicom_header import Slice
 from medfm.scan.raw import Request
 from medfm.scan.values import lean, rescale
@@ -38,6 +39,7 @@ def decode(slices: Sequence[Slice], request: Request, notes: list[str], *, quant
     quantitative: the values are a physical quantity (HU): MONOCHROME1, a wish for display, must not invert them.
     Files are decoded by a few threads; whole stored ranges that fit keep 16 bits.
     """
+    jpeg.register()  # here, because pydicom's tables must not be changed by several threads
     runs = [list(run) for _, run in groupby(slices, key=lambda item: item.path)]
     said: set[str] = set()
 
@@ -91,8 +93,8 @@ def _decode_file(run: list[Slice], request: Request, said: set[str], quantitativ
     for item in run:
         try:
             _check_stream(ds, item, request)
-            # GDCM, where it is installed, is left out: damaged pixels can crash it, and Python with it
-            plugin = "pydicom" if syntax == RLELossless else "pylibjpeg" if syntax.is_encapsulated else ""
+            # one named decoder: others that are installed may crash on damaged pixels, and Python with them
+            plugin = "pydicom" if syntax == RLELossless else jpeg.PLUGIN if syntax.is_encapsulated else ""
             pixels = pixel_array(ds, index=item.index, decoding_plugin=plugin)
             pictures.append(_values(ds, pixels, item, said, quantitative))
         except ScanError:
@@ -112,24 +114,25 @@ def _check_stream(ds: Any, item: Slice, request: Request) -> None:
     if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
         return
     size = _stream_size(get_frame(ds.PixelData, item.index, number_of_frames=item.frames))
-    if size is not None and size != (item.rows, item.columns):
+    expected = (item.rows, item.columns, int(ds.get("SamplesPerPixel", 1)))
+    if size is not None and size != expected:
+        found, wanted = (f"{columns} x {rows} pixels of {n} channels" for rows, columns, n in (size, expected))
         raise ScanError(
-            f"{request.shown}: the compressed picture says {size[1]} x {size[0]} pixels, the header "
-            f"{item.columns} x {item.rows}; the file is damaged."
+            f"{request.shown}: the compressed picture has {found}, its header says {wanted}. Export the file again."
         )
 
 
-def _stream_size(stream: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG 2000 or JPEG codestream gives; None when there is no such marker."""
+def _stream_size(stream: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, channels) that a JPEG 2000 or JPEG codestream gives; None when there is no such marker."""
     at = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # JPEG 2000: SOC, then SIZ
-    if at >= 0 and len(stream) >= at + 24:
+    if at >= 0 and len(stream) >= at + 42:
         right, low, left, top = (int.from_bytes(stream[at + n : at + n + 4]) for n in (8, 12, 16, 20))
-        return low - top, right - left
+        return low - top, right - left, int.from_bytes(stream[at + 40 : at + 42])
     at = 2
-    while stream[:2] == b"\xff\xd8" and at + 9 <= len(stream) and stream[at] == 0xFF:
+    while stream[:2] == b"\xff\xd8" and at + 10 <= len(stream) and stream[at] == 0xFF:
         marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4])
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
-            return int.from_bytes(stream[at + 5 : at + 7]), int.from_bytes(stream[at + 7 : at + 9])
+            return int.from_bytes(stream[at + 5 : at + 7]), int.from_bytes(stream[at + 7 : at + 9]), stream[at + 9]
         at += 1 if marker == 0xFF else 2 + length
     return None
 

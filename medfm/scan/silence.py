@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 __all__ = ["silence"]
 
-_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "nibabel", "PIL")
+_LOGGERS = ("pydicom", "imagecodecs", "nibabel", "PIL")
 _lock = threading.RLock()
 
 

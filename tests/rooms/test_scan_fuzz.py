@@ -88,6 +88,8 @@ SEEDS: dict[str, Callable[[Path], bytes]] = {
     "dicom jpeg 2000": _compressed_dicom("MR_small_jp2klossless.dcm"),
     "dicom jpeg-ls": _compressed_dicom("MR_small_jpeg_ls_lossless.dcm"),
     "dicom rle": _compressed_dicom("MR_small_RLE.dcm"),
+    "dicom jpeg lossless": _compressed_dicom("SC_rgb_jpeg_gdcm.dcm"),
+    "dicom jpeg 12": _compressed_dicom("JPGExtended.dcm"),
     "dicom jpeg": _compressed_dicom("SC_rgb_small_odd_jpeg.dcm"),
     "dicom implicit": _compressed_dicom("MR_small_implicit.dcm"),
     "nifti": _nifti,
