@@ -64,10 +64,19 @@ def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Bo
             sided and parts[0] not in words and {"left", "right"} & words
         ):
             continue
-        probability = reading.logits[0, index].sigmoid().numpy()
+        probability = _inside(reading, reading.logits[0, index].sigmoid().numpy())
         if probability.max() > 0.5:
             boxes.append(_box(scan, reading, label, probability))
     return tuple(sorted(boxes, key=lambda b: -(b.score or 0)))
+
+
+def _inside(reading: Reading, probability: np.ndarray) -> np.ndarray:
+    """The map without the cells that lie in the black border around the picture."""
+    top, left = (math.ceil(o * probability.shape[-1] / reading.prepared.x.shape[-1]) for o in reading.prepared.offset)
+    kept = np.zeros_like(probability)
+    middle = (slice(None), slice(top, -top or None), slice(left, -left or None))
+    kept[middle] = probability[middle]
+    return kept
 
 
 def _box(scan: Scan, reading: Reading, label: str, probability: np.ndarray) -> Box:

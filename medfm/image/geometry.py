@@ -31,8 +31,8 @@ def corners_of(
     """
     depth, height, width = scan.data.shape[1:]
     if plane is None or scan.frame == "image":
-        low = (max(0.0, first[2]), max(0.0, first[1]))
-        return low, (min(float(width), last[2]), min(float(height), last[1]))
+        low, high = (np.clip((corner[2], corner[1]), 0, (width, height)).tolist() for corner in (first, last))
+        return tuple(low), tuple(high)
     edges = np.empty((2, 3))
     sizes = (width, height, depth)
     for (axis, backwards), a, b in zip(_ORDER[plane], first, last, strict=True):

@@ -19,7 +19,7 @@ class Connector(nn.Module):
     """
 
     def __init__(
-        self, channels: int, structures: int, width: int, *, hidden: int = 768, notes: int = 4, groups: int = 8
+        self, channels: int, structures: int, width: int, *, hidden: int = 768, notes: int = 4, groups: int = 4
     ) -> None:
         super().__init__()
         self.notes, self.groups = notes, groups

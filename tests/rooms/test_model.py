@@ -158,3 +158,15 @@ def test_low_confidence_abstains_and_says_why(model: MedFM, monkeypatch: pytest.
 
 def test_public_names() -> None:
     assert medfm.load is load and medfm.ask is ask
+
+
+def test_what_is_found_in_the_border_around_a_picture_is_no_evidence(
+    model: MedFM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = Scan.from_array(np.random.default_rng(0).integers(0, 255, (30, 96), dtype=np.uint8))
+    reading = model.read(scan)
+    logits = torch.full_like(reading.logits, -9.0)
+    logits[0, 0, 0, 0, :] = 9.0  # the picture fills rows 22 to 42 of 64
+    object.__setattr__(reading, "logits", logits)
+    monkeypatch.setattr(model, "read", lambda *_, **__: reading)
+    assert ask(model, scan, "Is there a disk?").evidence == ()
