@@ -27,7 +27,7 @@ _DECODERS = (
     decoders.HTJ2KLosslessRPCLDecoder,
     decoders.HTJ2KDecoder,
 )
-DECODER_DEPENDENCIES = {decoder.UID: ("imagecodecs>=2024.6",) for decoder in _DECODERS}  # pydicom asks for the name
+DECODER_DEPENDENCIES = {decoder.UID: ("imagecodecs>=2024.12.30",) for decoder in _DECODERS}  # pydicom asks for the name
 
 
 def is_available(uid: str) -> bool:

@@ -55,6 +55,8 @@ def _file(folder: Path, stream: bytes, syntax: str, like: np.ndarray, **elements
 def test_lossless_grey_comes_back_as_it_was(syntax: uid.UID, bits: int, signed: bool, tmp_path: Path) -> None:
     if syntax in (uid.JPEGLSLossless, uid.HTJ2KLossless) and bits == 12:
         pytest.skip("imagecodecs writes these with 8 or 16 bits only")
+    if syntax == uid.HTJ2KLossless and not hasattr(imagecodecs, "HTJ2K"):
+        pytest.skip("older imagecodecs read HTJ2K but do not write it")
     stored = (NOISE * (1 + 2**bits // 600) % 2**bits).astype(np.uint8 if bits == 8 else np.uint16)
     truth = np.where(stored >= 2 ** (bits - 1), stored - 2.0**bits, stored) if signed else stored
     like = stored.view(f"i{stored.itemsize}") if signed else stored
