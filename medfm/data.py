@@ -19,7 +19,7 @@ from medfm.errors import DataError
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 
-__all__ = ["Batches", "Case", "loader", "read_cases", "split_cases", "stack_scans", "structure_target"]
+__all__ = ["Batches", "Case", "both_sides", "loader", "read_cases", "split_cases", "stack_scans", "structure_target"]
 
 
 @dataclass
@@ -126,6 +126,14 @@ def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | No
     if not cases:
         raise DataError(f"no rows found in {', '.join(map(str, files))}")
     return cases
+
+
+def both_sides(data: dict[str, Any], prepare: Prepare, *, seed: int) -> tuple[list[Case], list[Case]]:
+    """Cases to train on and held-out ones, of a recipe's `data`: `train`, and `validate` or the share to `hold`."""
+    cases = read_cases(data["train"], prepare, limit=data.get("limit"))
+    if "validate" in data:
+        return cases, read_cases(data["validate"], prepare, limit=data.get("limit"))
+    return split_cases(cases, share=data["hold"], seed=seed)
 
 
 def split_cases(cases: list[Case], *, share: float, seed: int) -> tuple[list[Case], list[Case]]:

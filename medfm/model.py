@@ -80,7 +80,7 @@ class MedFM(PreTrainedModel):
         self.preparation = Prepare.from_dict(config.prepare)
         self.prompt = Prompt(**config.prompt)
         self._readings: OrderedDict[tuple[str, str | None], Reading] = OrderedDict()
-        self.name, self.fingerprint = "", ""
+        self.name = ""
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -180,7 +180,7 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
             language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
     model = MedFM(config, language.eval(), tokenizer)
     model.vision.load_state_dict(load_vision(folder)[1])
-    model.name, model.fingerprint = folder.name, _digest(sorted(folder.glob("*.safetensors")))
+    model.name = folder.name
     return model.eval().to(device)
 
 
@@ -218,8 +218,7 @@ def adapter_folder(name: str | Path) -> Path:
 def save_adapter(model: MedFM, folder: Path) -> None:
     """Write `medfm.json`, the eye and its connector in half precision, and the PEFT adapter."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in model.vision.state_dict().items()}
-    save_file(tensors, folder / "vision.safetensors")
+    model.vision.write(folder / "vision.safetensors")
     if hasattr(model.language, "peft_config"):
         model.language.save_pretrained(str(folder), save_embedding_layers=False)
         file = folder / "adapter_model.safetensors"

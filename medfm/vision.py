@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medfm import config
@@ -29,6 +31,11 @@ class Vision(nn.Module):
         self.encoder = config.build("encoders", encoder)
         self.structures = StructureHead(self.encoder.channels, labels=labels)
         self.connector = Connector(self.encoder.channels[-1], len(labels), width)
+
+    def write(self, file: Path) -> None:
+        """Save the weights as safetensors in half precision."""
+        halves = {n: t.half() if t.is_floating_point() else t for n, t in self.state_dict().items()}
+        save_file({n: t.contiguous() for n, t in halves.items()}, file)
 
     def look(self, x: Tensor, spacing: Tensor) -> tuple[list[Tensor], Tensor]:
         """The pyramid and the structure logits, without the tokens."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_recipes import adapter_recipe, eye_recipe
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -82,25 +83,3 @@ def adapter_folder(
     from medfm.train.loop import train
 
     return train(adapter_recipe(eye_folder, phantom_rows, tiny_language), output=tmp_path_factory.mktemp("adapter"))
-
-
-def eye_recipe(rows: Path, **options: object) -> dict[str, object]:
-    objective = {
-        "name": "grounded", "model": {"encoder": {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}, "width": 48},
-        "mask_values": {70: "Disk"}, "batch": 3, "imagenet": False, "prepare": {"size": 64, "max_slices": 8},
-    }  # fmt: skip
-    data = {"train": [str(rows)], "hold": 0.25}
-    return {"objective": objective, "data": data, "train": {"epochs": 1, "rate": 1e-3, **options}}
-
-
-def adapter_recipe(eye: Path, rows: Path, language: Path, **options: object) -> dict[str, object]:
-    objective = {
-        "name": "instruct", "batch": 3, "checked": 2,
-        "model": {
-            "language": str(language), "vision": str(eye),
-            "encoder": {"name": "hybrid", "width": 96, "depth": 1, "heads": 4},
-            "lora": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
-        },
-    }  # fmt: skip
-    data = {"train": [str(rows)], "hold": 0.25}
-    return {"objective": objective, "data": data, "train": {"epochs": 1, "rate": 1e-3, **options}}

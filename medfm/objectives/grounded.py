@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data import Batches, Case, read_cases, split_cases, stack_scans, structure_target
+from medfm.data import Batches, Case, both_sides, stack_scans, structure_target
 from medfm.image import augment
 from medfm.losses import map_loss, soft_max_pool
 from medfm.prepare import Prepare
@@ -69,11 +69,7 @@ class Grounded(nn.Module):
         super().__init__()
         self.slabs, self.maps = slabs, maps
         self.preparation = Prepare.from_dict(prepare or {})
-        cases = read_cases(data["train"], self.preparation, limit=data.get("limit"))
-        if "validate" in data:
-            self.cases, self.held = cases, read_cases(data["validate"], self.preparation, limit=data.get("limit"))
-        else:
-            self.cases, self.held = split_cases(cases, share=data["hold"], seed=seed)
+        self.cases, self.held = both_sides(data, self.preparation, seed=seed)
         labels = sorted({label for case in self.cases for label, _ in case.boxes} | set(mask_values.values()))
         self.batches = Batches(self.cases, batch, seed=seed)
         self.targets = [structure_target(c, labels, mask_values, stride=4) for c in self.cases]
@@ -171,8 +167,7 @@ class Grounded(nn.Module):
 
     def save(self, folder: Path) -> None:
         """`vision.safetensors` (half precision) and `vision.json`: what a MedFM needs of this training."""
-        tensors = {n: t.half() if t.is_floating_point() else t for n, t in self.vision.state_dict().items()}
-        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "vision.safetensors")
+        self.vision.write(folder / "vision.safetensors")
         about = {"labels": self.vision.structures.labels, "prepare": self.preparation.to_dict()}
         (folder / "vision.json").write_text(json.dumps(about, indent=1))
 

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfm.data import Batches, Case, read_cases, split_cases, stack_scans
+from medfm.data import Batches, Case, both_sides, stack_scans
 from medfm.image import augment
 from medfm.language.prompt import Packed, Prompt, pack
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, adapter_folder, base_language, load_vision, save_adapter
-from medfm.prepare import Prepare
 
 __all__ = ["Instruct"]
 
@@ -51,16 +50,12 @@ class Instruct(nn.Module):
         )  # fmt: skip
         self.model = MedFM(config, language.requires_grad_(False), tokenizer)
         self.model.vision.load_state_dict(tensors)
-        self._as_loud_as_words()
+        if not model.get("adapter"):  # a trained adapter has found its own loudness
+            self._as_loud_as_words()
         self.model.vision.requires_grad_(open_eye)
         self.model.vision.connector.requires_grad_(True)
         self.model.language = _with_lora(language, model["lora"], start=model.get("adapter"))
-        preparation = Prepare.from_dict(about["prepare"])
-        cases = read_cases(data["train"], preparation, limit=data.get("limit"))
-        if "validate" in data:
-            self.cases, self.held = cases, read_cases(data["validate"], preparation, limit=data.get("limit"))
-        else:
-            self.cases, self.held = split_cases(cases, share=data["hold"], seed=seed)
+        self.cases, self.held = both_sides(data, self.model.preparation, seed=seed)
         self.batches = Batches(self.cases, batch, seed=seed)
 
     @torch.no_grad()
@@ -118,7 +113,7 @@ class Instruct(nn.Module):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Exact match of greedy answers on the first held-out images of each kind, and over all ("score")."""
+        """Exact match of greedy answers on some held-out images, evenly spread, by modality and over all ("score")."""
         right: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for case in self.held[:: max(1, len(self.held) // self.checked)]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import adapter_recipe, eye_recipe
 from safetensors.torch import load_file
+from small_recipes import adapter_recipe, eye_recipe
 
 from medfm.config import build
 from medfm.data import loader, read_cases, split_cases, structure_target
@@ -166,3 +166,7 @@ def test_fine_tuning_goes_on_from_a_trained_adapter(
     trained = load_file(adapter_folder / "adapter_model.safetensors")
     parameters = {n.replace(".default", ""): p for n, p in objective.model.language.named_parameters()}
     assert all(parameters[n].requires_grad and torch.equal(parameters[n].half(), t) for n, t in trained.items())
+    eye = objective.model.vision.state_dict()
+    assert all(
+        torch.equal(eye[n].half() if t.is_floating_point() else eye[n], t) for n, t in weights(adapter_folder).items()
+    )
