@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data import Batches, Case, both_sides, stack_scans, structure_target
+from medfm.data.questions import Case, both_sides, question_batches, stack_scans, structure_target
 from medfm.image import augment
 from medfm.losses import map_loss, soft_max_pool
 from medfm.prepare import Prepare
@@ -71,7 +71,7 @@ class Grounded(nn.Module):
         self.preparation = Prepare.from_dict(prepare or {})
         self.cases, self.held = both_sides(data, self.preparation, seed=seed)
         labels = sorted({label for case in self.cases for label, _ in case.boxes} | set(mask_values.values()))
-        self.batches = Batches(self.cases, batch, seed=seed)
+        self.batches = question_batches(self.cases, batch, seed=seed)
         self.targets = [structure_target(c, labels, mask_values, stride=4) for c in self.cases]
         self.known = self._labelled(labels)
         words = Counter(w for c in self.cases for q in c.questions for w in self._split(q))

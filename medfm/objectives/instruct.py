@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfm.data import Batches, Case, both_sides, stack_scans
+from medfm.data.questions import Case, both_sides, question_batches, stack_scans
 from medfm.image import augment
 from medfm.language.prompt import Packed, Prompt, pack
 from medfm.metrics import exact_match
@@ -56,7 +56,7 @@ class Instruct(nn.Module):
         self.model.vision.connector.requires_grad_(True)
         self.model.language = _with_lora(language, model["lora"], start=model.get("adapter"))
         self.cases, self.held = both_sides(data, self.model.preparation, seed=seed)
-        self.batches = Batches(self.cases, batch, seed=seed)
+        self.batches = question_batches(self.cases, batch, seed=seed)
 
     @torch.no_grad()
     def _as_loud_as_words(self) -> None:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from medfm import config
-from medfm.data import loader as batch_loader
+from medfm.data.batches import loader as batch_loader
 from medfm.errors import ConfigError
 
 __all__ = ["train"]

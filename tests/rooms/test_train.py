@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from small_recipes import adapter_recipe, eye_recipe
 
 from medfm.config import build
-from medfm.data import loader, read_cases, split_cases, structure_target
+from medfm.data.batches import loader
+from medfm.data.questions import read_cases, split_cases, structure_target
 from medfm.errors import ConfigError, DataError
 from medfm.objectives.grounded import Grounded
 from medfm.prepare import Prepare

@@ -1,4 +1,4 @@
-"""The verbs: what a person asks of a scan, and what comes back."""
+"""Questions about a scan: what a person asks, and the answer with its confidence and evidence."""
 
 from __future__ import annotations
 

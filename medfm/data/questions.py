@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
+from medfm.data.batches import Batches
 from medfm.errors import DataError
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 
-__all__ = ["Batches", "Case", "both_sides", "loader", "read_cases", "split_cases", "stack_scans", "structure_target"]
+__all__ = [
+    "Case", "both_sides", "question_batches", "read_cases", "split_cases", "stack_scans", "structure_target",
+]  # fmt: skip
 
 
 @dataclass
@@ -36,44 +38,11 @@ class Case:
     mask: Path | None = None
 
 
-class Batches(Sampler[list[int]]):
-    """Full batches of case numbers, drawn anew each epoch, alike in their number of questions and never of both kinds.
-
-    Alike means little padding; pictures and volumes do not share a batch (RadFM's rule), so the few that fill none at
-    the end of an epoch wait for the next. The order depends on seed and epoch alone: a resumed run sees the same.
-    """
-
-    def __init__(self, cases: Sequence[Case], batch: int, *, seed: int) -> None:
-        self.sizes, self.seed, self.epoch = [len(c.questions) for c in cases], seed, 0
-        flat = [c.prepared.x.shape[1] == 1 for c in cases]
-        self.kinds = [[i for i, f in enumerate(flat) if f == kind] for kind in (True, False)]
-        self.batch = min(batch, max(map(len, self.kinds)))
-
-    def __len__(self) -> int:
-        return sum(len(kind) // self.batch for kind in self.kinds)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, self.epoch))
-        batches, chunk = [], 8 * self.batch
-        for kind in self.kinds:
-            order = random.permutation(kind)[: len(kind) // self.batch * self.batch].tolist()
-            for start in range(0, len(order), chunk):
-                alike = sorted(order[start : start + chunk], key=self.sizes.__getitem__)
-                batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
-        return iter([batches[i] for i in random.permutation(len(batches))])
-
-    def generator(self, indices: Sequence[int]) -> torch.Generator:
-        """What augments a batch: drawn from seed, epoch and the batch itself, whatever was drawn before."""
-        return torch.Generator().manual_seed(hash((self.seed, self.epoch, *indices)) % 2**63)
-
-
-def loader(batches: Batches, collate: Callable[[list[int]], dict[str, Tensor]]) -> DataLoader[dict[str, Tensor]]:
-    """Batches as `collate` makes them of case numbers.
-
-    It has a generator of its own: else starting an epoch would draw from the global state, and a resumed run differ.
-    """
-    numbers: Any = range(len(batches.sizes))
-    return DataLoader(numbers, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+def question_batches(cases: Sequence[Case], batch: int, *, seed: int) -> Batches:
+    """Batches alike in their number of questions, pictures and volumes apart."""
+    return Batches(
+        [len(c.questions) for c in cases], batch, seed=seed, kinds=[c.prepared.x.shape[1] > 1 for c in cases]
+    )
 
 
 def stack_scans(cases: Sequence[Case]) -> tuple[Tensor, Tensor]:

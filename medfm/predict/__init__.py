@@ -1,0 +1,5 @@
+"""The verbs: what a person wants of a scan, and what comes back. One module a verb."""
+
+from medfm.predict.answer import ask, ask_many, stream
+
+__all__ = ["ask", "ask_many", "stream"]
