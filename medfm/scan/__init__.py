@@ -1,6 +1,7 @@
 """Scans in, results out: the only room that reads or writes medical files."""
 
+from medfm.scan.report import Finding, Measurement, Report, Section, Sentence
 from medfm.scan.results import Answer, Box, Mask
 from medfm.scan.scan import Scan
 
-__all__ = ["Answer", "Box", "Mask", "Scan"]
+__all__ = ["Answer", "Box", "Finding", "Mask", "Measurement", "Report", "Scan", "Section", "Sentence"]
