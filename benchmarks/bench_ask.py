@@ -47,13 +47,15 @@ def each(ask: Callable[[str], object]) -> float:
 def without_cache(model: MedFM, scan: medfm.Scan, question: str) -> str:
     """What `transformers` does when handed everything each time: encode, concatenate, generate(use_cache=False)."""
     prepared = model.preparation(scan)
-    tokens = model.vision(prepared.x[None], prepared.spacing[None]).tokens
+    seen = model.vision(prepared.x[None], prepared.spacing[None])
     words, prompt, tokenizer = model.get_input_embeddings(), model.prompt, model.tokenizer
-    around = prompt.facts(tokenizer, prepared.facts) + prompt.question(tokenizer, question)
-    head, rest = (words(torch.tensor([ids])) for ids in (prompt.head(tokenizer), around))
+    head, facts = (words(torch.tensor([i])) for i in (prompt.head(tokenizer), prompt.facts(tokenizer, prepared.facts)))
+    asked = model.asked(seen.memory, [question])[0][None]
     stop = [*prompt.stop(tokenizer), tokenizer.eos_token_id]
     options = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": stop, "pad_token_id": tokenizer.eos_token_id}
-    said = model.language.generate(inputs_embeds=torch.cat([head, tokens, rest], 1), use_cache=False, **options)
+    said = model.language.generate(
+        inputs_embeds=torch.cat([head, seen.tokens, facts, asked], 1), use_cache=False, **options
+    )
     return str(tokenizer.decode(said[0], skip_special_tokens=True)).strip()
 
 

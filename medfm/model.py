@@ -24,7 +24,7 @@ from medfm.language.decode import decode, prefill
 from medfm.language.prompt import Packed, Prompt
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
-from medfm.vision import Vision
+from medfm.vision import Seen, Vision
 
 __all__ = ["MedFM", "MedFMConfig", "Reading", "load"]
 
@@ -51,11 +51,13 @@ class MedFMConfig(PretrainedConfig):
 
 @dataclass(frozen=True)
 class Reading:
-    """A scan as read once: what the encoder took, structure maps (1, K, D, h, w), the language model's memory."""
+    """A scan as read once: what the encoder took, structure maps (1, K, D, h, w), the language model's memory of it
+    (`prefix`), and what a second look can look at (`memory`, see Seen)."""
 
     prepared: Prepared
     logits: Tensor
     prefix: Any
+    memory: Tensor | None
 
 
 class MedFM(PreTrainedModel):
@@ -90,15 +92,26 @@ class MedFM(PreTrainedModel):
         words: nn.Embedding = self.language.get_input_embeddings()
         return words
 
-    def embed(self, packed: Packed, tokens: Tensor) -> Tensor:
-        """Word vectors of a packed batch with the image tokens (B, M, E) in their places."""
-        head = len(self.prompt.head(self.tokenizer))
+    def embed(self, packed: Packed, seen: Seen) -> Tensor:
+        """Word vectors of a packed batch with the image tokens (B, M, E) and the glances in their places."""
+        head, tokens = len(self.prompt.head(self.tokenizer)), seen.tokens
         words = self.get_input_embeddings()(packed.text)
-        return torch.cat([words[:, :head], tokens.to(words.dtype), words[:, head + tokens.shape[1] :]], 1)
+        words = torch.cat([words[:, :head], tokens.to(words.dtype), words[:, head + tokens.shape[1] :]], 1)
+        if seen.memory is None:
+            return words
+        said = self.glances(packed.asked, seen.memory[packed.row])
+        return words.index_put((packed.glance == 1,), said.flatten(0, 1).to(words.dtype))
+
+    def glances(self, asked: Tensor, memory: Tensor) -> Tensor:
+        """Second looks (N, count, E) of questions (N, L), tokens with -1 = padding, at memory (N, M, I)."""
+        assert self.vision.glance is not None
+        words = self.get_input_embeddings()(asked.clamp(min=0))
+        glances: Tensor = self.vision.glance(words.float(), asked >= 0, memory)
+        return glances
 
     def forward(self, x: Tensor, spacing: Tensor, packed: Packed) -> CausalLMOutputWithPast:
         """Loss over the answers of a packed batch; logits only where an answer token is predicted: (answers, V)."""
-        inputs = self.embed(packed, self.vision(x, spacing).tokens)
+        inputs = self.embed(packed, self.vision(x, spacing))
         loss, logits = self.answer_loss(inputs, packed)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 
@@ -133,7 +146,7 @@ class MedFM(PreTrainedModel):
         head, rest = self.prompt.head(self.tokenizer), self.prompt.facts(self.tokenizer, prepared.facts)
         first, last = (words(torch.tensor([ids], dtype=torch.long, device=self.device)) for ids in (head, rest))
         prefix = prefill(self.language, torch.cat([first, seen.tokens.to(first.dtype), last], 1))
-        return Reading(prepared, seen.logits, prefix)
+        return Reading(prepared, seen.logits, prefix, seen.memory)
 
     def respond(self, prepared: Prepared, questions: list[str], *, limit: int = 64) -> list[tuple[str, float]]:
         """Answers and their log-probabilities for an already prepared scan."""
@@ -141,7 +154,7 @@ class MedFM(PreTrainedModel):
 
     def answers(self, reading: Reading, questions: list[str], *, limit: int = 64) -> Iterator[list[tuple[str, float]]]:
         """Yield, step by step, every question's text so far and the log-probability of it; the last is the answer."""
-        asked = [self.prompt.question(self.tokenizer, q) for q in questions]
+        asked = self.asked(reading.memory, questions)
         stop = set(self.prompt.stop(self.tokenizer)) | {self.tokenizer.eos_token_id}
         said: list[list[int]] = [[] for _ in questions]
         sums = [0.0] * len(questions)
@@ -154,6 +167,17 @@ class MedFM(PreTrainedModel):
                 (self.tokenizer.decode(ids, skip_special_tokens=True).strip(), total)
                 for ids, total in zip(said, sums, strict=True)
             ]
+
+    @torch.inference_mode()
+    def asked(self, memory: Tensor | None, questions: list[str]) -> list[Tensor]:
+        """Each question as word vectors (L, E), its second look at `memory` (1, M, I) behind it."""
+        ids = [torch.tensor(self.prompt.question(self.tokenizer, q), device=self.device) for q in questions]
+        words = [self.get_input_embeddings()(i) for i in ids]
+        if memory is None:
+            return words
+        padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-1)
+        said = self.glances(padded, memory.expand(len(ids), -1, -1))
+        return [torch.cat([w, s.to(w.dtype)]) for w, s in zip(words, said, strict=True)]
 
 
 def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
@@ -185,14 +209,15 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
 
 
 def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare}, float tensors."""
+    """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare, glance}, float tensors."""
     folder = Path(name) if (Path(name) / "vision.safetensors").exists() else adapter_folder(name)
     tensors = load_file(folder / "vision.safetensors")
     if (folder / "vision.json").exists():
         about = json.loads((folder / "vision.json").read_text())
     else:
         saved = json.loads((folder / "medfm.json").read_text())
-        about = {"labels": saved["vision"]["labels"], "prepare": saved["prepare"]}
+        vision = saved["vision"]
+        about = {"labels": vision["labels"], "prepare": saved["prepare"], "glance": vision.get("glance", 0)}
     return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 

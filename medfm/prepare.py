@@ -25,7 +25,7 @@ class Prepared:
     x: (3, D, S, S) float32 in [0, 1], padded with 0 to a square; spacing: (3,) mm of its voxels along D, H, W.
     offset: rows and columns of padding before the picture; scale: prepared pixels per source pixel.
     slab: source slices averaged into one prepared slice; plane: the plane that was read. facts: what the header (or,
-    failing that, the geometry) tells, in the words of the training questions, say "CT, transverse plane".
+    failing that, the picture) tells, in the words of the training questions, say "CT, transverse plane, abdomen".
     """
 
     x: Tensor
@@ -119,9 +119,11 @@ class Prepare:
 
 
 _KINDS = {"CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET"}
+_PARTS = {"head", "neck", "chest", "abdomen", "pelvis"}
 
 
 def _facts(scan: Scan, plane: str | None) -> str:
     shown = "transverse" if plane == "axial" else plane
-    known = [_KINDS.get(scan.modality), f"{shown} plane" if shown else None]
+    part = scan.body_part if scan.body_part in _PARTS else None
+    known = [_KINDS.get(scan.modality), f"{shown} plane" if shown else None, part]
     return ", ".join(k for k in known if k)

@@ -21,6 +21,7 @@ _PARTS: dict[str, dict[str, str]] = {
     },
     "objectives": {
         "grounded": "medfm.objectives.grounded:Grounded",
+        "glance": "medfm.objectives.glance:Glances",
         "instruct": "medfm.objectives.instruct:Instruct",
     },
 }

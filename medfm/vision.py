@@ -11,26 +11,37 @@ from torch import Tensor, nn
 from medfm import config
 from medfm.heads.structures import StructureHead
 from medfm.language.connector import Connector
+from medfm.language.glance import Glance
 
 __all__ = ["Seen", "Vision"]
 
 
 class Seen(NamedTuple):
-    """One look at a scan: pyramid (five levels), structure logits (B, K, D, H/8, W/8), tokens (B, M, E)."""
+    """One look at a scan: pyramid (five levels), structure logits (B, K, D, H/8, W/8), tokens (B, M, E).
+
+    memory: what questions look at again (B, M, inner), None without a glance.
+    """
 
     pyramid: list[Tensor]
     logits: Tensor
     tokens: Tensor
+    memory: Tensor | None
 
 
 class Vision(nn.Module):
-    """x (B, 3, D, H, W) -> Seen. `encoder` is a node of configs/model; `labels` name the structures."""
+    """x (B, 3, D, H, W) -> Seen.
 
-    def __init__(self, *, encoder: dict[str, Any], labels: list[str], width: int) -> None:
+    Args:
+        encoder: a node of configs/model. labels: names of the structures. width: of the language model's word vectors.
+        glance: vectors that each question gets from a second look with its words in mind; 0 = no such look.
+    """
+
+    def __init__(self, *, encoder: dict[str, Any], labels: list[str], width: int, glance: int = 0) -> None:
         super().__init__()
         self.encoder = config.build("encoders", encoder)
         self.structures = StructureHead(self.encoder.channels, labels=labels)
         self.connector = Connector(self.encoder.channels[-1], len(labels), width)
+        self.glance = Glance(self.connector.features, len(labels), width, count=glance) if glance else None
 
     def write(self, file: Path) -> None:
         """Save the weights as safetensors in half precision."""
@@ -44,4 +55,10 @@ class Vision(nn.Module):
 
     def forward(self, x: Tensor, spacing: Tensor) -> Seen:
         pyramid, logits = self.look(x, spacing)
-        return Seen(pyramid, logits, self.connector(pyramid[-1], logits, self.structures.summary(logits)))
+        return self.describe(pyramid, logits)
+
+    def describe(self, pyramid: list[Tensor], logits: Tensor) -> Seen:
+        """What `look` found, in words-sized vectors."""
+        patches, summary = self.connector.gather(pyramid[-1], logits), self.structures.summary(logits)
+        memory = self.glance.remember(patches, summary) if self.glance else None
+        return Seen(pyramid, logits, self.connector(patches, summary), memory)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_recipes import adapter_recipe, eye_recipe
+from small_recipes import adapter_recipe, eye_recipe, glance_recipe
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -76,10 +76,20 @@ def eye_folder(phantom_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def adapter_folder(
+def glance_folder(
     eye_folder: Path, phantom_rows: Path, tiny_language: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """That eye with its second look, as `medfm train pretraining/glance` leaves it."""
+    from medfm.train.loop import train
+
+    return train(glance_recipe(eye_folder, phantom_rows, tiny_language), output=tmp_path_factory.mktemp("glance"))
+
+
+@pytest.fixture(scope="session")
+def adapter_folder(
+    glance_folder: Path, phantom_rows: Path, tiny_language: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """An adapter of the tiny language model, as `medfm train vqa/default` leaves it."""
     from medfm.train.loop import train
 
-    return train(adapter_recipe(eye_folder, phantom_rows, tiny_language), output=tmp_path_factory.mktemp("adapter"))
+    return train(adapter_recipe(glance_folder, phantom_rows, tiny_language), output=tmp_path_factory.mktemp("adapter"))

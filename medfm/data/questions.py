@@ -159,8 +159,18 @@ def _lines(file: Path) -> Iterable[str | dict[str, Any]]:
     return rows
 
 
+_PARTS = {
+    "chest": "chest", "abdomen": "abdomen", "abd": "abdomen", "brain": "head", "head": "head", "neck": "neck",
+    "pelvic cavity": "pelvis",
+}  # fmt: skip
+
+
 def _facts(rows: list[dict[str, Any]]) -> str:
-    """What a file header would say of this image, taken from its own rows: modality and plane."""
-    planes = [" ".join(str(r["answer"]).lower().split()) for r in rows]
-    known = [rows[0].get("modality"), next((p for p in planes if p.endswith(" plane")), None)]
+    """What a file header would say of this image, taken from its own rows: modality, plane and body part."""
+    answers = [" ".join(str(r["answer"]).lower().split()) for r in rows]
+    asked = zip(rows, answers, strict=True)
+    part = next(
+        (a for r, a in asked if "part of the body does this" in r["question"]), str(rows[0].get("organ", "")).lower()
+    )
+    known = [rows[0].get("modality"), next((p for p in answers if p.endswith(" plane")), None), _PARTS.get(part)]
     return ", ".join(k for k in known if k)

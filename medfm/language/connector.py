@@ -23,9 +23,8 @@ class Connector(nn.Module):
     ) -> None:
         super().__init__()
         self.notes, self.groups = notes, groups
-        self.patch = nn.Sequential(
-            nn.Linear(4 * channels + 2 * structures, hidden), nn.GELU(), nn.Linear(hidden, width)
-        )
+        self.features = 4 * channels + 2 * structures
+        self.patch = nn.Sequential(nn.Linear(self.features, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.note = nn.Sequential(nn.Linear(5 * structures, hidden), nn.GELU(), nn.Linear(hidden, notes * width))
         self.norm = nn.LayerNorm(width)
         self.gain = nn.Parameter(torch.full((width,), 1.0))
@@ -34,8 +33,8 @@ class Connector(nn.Module):
         """Tokens of a scan of `depth` slices whose coarsest level is `side` x `side`."""
         return min(depth, self.groups) * (-(-side // 2)) ** 2 + self.notes
 
-    def forward(self, coarse: Tensor, logits: Tensor, summary: Tensor) -> Tensor:
-        """coarse (B, C, D, h, w); logits (B, K, D, 4h, 4w); summary (B, 5, K) -> (B, M, E)."""
+    def gather(self, coarse: Tensor, logits: Tensor) -> Tensor:
+        """coarse (B, C, D, h, w); logits (B, K, D, 4h, 4w) -> patches (B, groups, h/2, w/2, features)."""
         depth = min(coarse.shape[2], self.groups)
         probability = logits.sigmoid()
         height, width = -(-coarse.shape[3] // 2), -(-coarse.shape[4] // 2)
@@ -44,7 +43,10 @@ class Connector(nn.Module):
         patches = grid.unflatten(4, (width, 2)).unflatten(3, (height, 2)).permute(0, 2, 3, 5, 4, 6, 1).flatten(-3)
         mean = F.adaptive_avg_pool3d(probability, (depth, height, width))
         peak = F.adaptive_max_pool3d(probability, (depth, height, width))
-        seen = torch.cat([mean, peak], 1).permute(0, 2, 3, 4, 1)
-        tokens = self.patch(torch.cat([patches, seen], -1)).flatten(1, 3)
+        return torch.cat([patches, torch.cat([mean, peak], 1).permute(0, 2, 3, 4, 1)], -1)
+
+    def forward(self, patches: Tensor, summary: Tensor) -> Tensor:
+        """patches as gathered; summary (B, 5, K) -> (B, M, E)."""
+        tokens = self.patch(patches).flatten(1, 3)
         notes = self.note(summary.flatten(1)).unflatten(1, (self.notes, -1))
         return self.norm(torch.cat([tokens, notes], 1)) * self.gain

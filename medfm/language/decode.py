@@ -20,9 +20,10 @@ def prefill(language: Any, embeddings: Tensor) -> Any:
 
 @torch.inference_mode()
 def decode(
-    language: Any, prefix: Any, questions: list[list[int]], *, stop: set[int], limit: int
+    language: Any, prefix: Any, questions: list[Tensor], *, stop: set[int], limit: int
 ) -> Iterator[tuple[list[int | None], list[float]]]:
-    """Answer N questions behind one prefix; each step yields N tokens (None once ended) and their log-probabilities.
+    """Answer N questions, each (L, E) word vectors, behind one prefix; each step yields N tokens (None once
+    ended) and their log-probabilities.
 
     The end mark is yielded as None with its log-probability, so that the product over a row is the probability of the
     whole answer. `prefix` itself is left untouched.
@@ -33,14 +34,15 @@ def decode(
     cache = copy.deepcopy(prefix)
     if count > 1:
         cache.batch_repeat_interleave(count)
-    ids = torch.tensor([[0] * (longest - len(q)) + q for q in questions], device=device)
+    words = language.get_input_embeddings()
+    inputs = torch.stack([torch.cat([q.new_zeros(longest - len(q), q.shape[1]), q]) for q in questions])
     real = torch.tensor([[0] * (longest - len(q)) + [1] * len(q) for q in questions], device=device)
     mask = torch.cat([torch.ones(count, start, dtype=torch.long, device=device), real], 1)
     position = (start + real.cumsum(1) - 1).clamp(min=start)
     ended = torch.zeros(count, dtype=torch.bool, device=device)
     for _ in range(limit):
         result = language(
-            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
+            inputs_embeds=inputs, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
             logits_to_keep=1,
         )  # fmt: skip
         probability = result.logits[:, -1].float().log_softmax(-1)
@@ -53,6 +55,6 @@ def decode(
         ended = ended | closing
         if bool(ended.all()):
             return
-        cache, ids = result.past_key_values, token[:, None]
+        cache, inputs = result.past_key_values, words(token[:, None])
         mask = torch.cat([mask, mask.new_ones(count, 1)], 1)
         position = position[:, -1:] + 1

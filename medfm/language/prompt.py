@@ -48,10 +48,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Packed:
-    """Token numbers of a batch of packed sequences, each (B, T); the image's M places hold 0 in `text`.
+    """Token numbers of a batch of packed sequences, each (B, T); the image's places and the glances' hold 0 in `text`.
 
     segment: 0 = shared prefix, k = k-th question, -1 = padding. position: as if each question stood alone behind the
     prefix. target: the next token where it belongs to an answer, else -100. weight: of that target in the loss.
+    glance: 1 where the vectors of a second look belong. asked (N, L): tokens of every question in order, -1 = padding,
+    and `row` (N,) the sequence it belongs to.
     """
 
     text: Tensor
@@ -59,6 +61,9 @@ class Packed:
     position: Tensor
     target: Tensor
     weight: Tensor
+    glance: Tensor
+    asked: Tensor
+    row: Tensor
 
     def allowed(self) -> Tensor:
         """(B, 1, T, T) boolean: a token sees the prefix and its own question's past, never another question."""
@@ -69,34 +74,40 @@ class Packed:
 
 
 def pack(
-    prompt: Prompt, tokenizer: Any, cases: list[tuple[int, str, list[str], list[str]]], *, limit: int = 160
-) -> Packed:
+    prompt: Prompt, tokenizer: Any, cases: list[tuple[int, str, list[str], list[str]]], *, glance: int = 0,
+    limit: int = 160,
+) -> Packed:  # fmt: skip
     """Lay out cases of (image tokens M, facts, questions, answers), one sequence each, padded to the longest.
 
     All questions of one image share one copy of its tokens. An answer longer than `limit` tokens is cut with its end
-    mark kept off, so nothing teaches the model to stop there; image tokens are never cut.
+    mark kept off, so nothing teaches the model to stop there; image tokens are never cut. `glance` places are kept free
+    between a question and its answer.
     """
-    rows = []
+    rows, every = [], []
     for images, facts, questions, answers in cases:
         head = prompt.head(tokenizer)
         prefix = head + [0] * images + prompt.facts(tokenizer, facts)
         text, segment, position = list(prefix), [0] * len(prefix), list(range(len(prefix)))
-        target, weight = [-100] * len(prefix), [0.0] * len(prefix)
+        target, weight, look = [-100] * len(prefix), [0.0] * len(prefix), [0] * len(prefix)
         for number, (question, answer) in enumerate(zip(questions, answers, strict=True), 1):
             asked, said = prompt.question(tokenizer, question), prompt.answer(tokenizer, answer)[:limit]
+            every.append((len(rows), torch.tensor(asked)))
+            look += [0] * len(asked) + [1] * glance + [0] * (len(said) - 1)
+            asked = asked + [0] * glance
             tokens = asked + said
             text += tokens[:-1]
             segment += [number] * (len(tokens) - 1)
             position += range(len(prefix), len(prefix) + len(tokens) - 1)
             target += [-100] * (len(asked) - 1) + said
             weight += [0.0] * (len(asked) - 1) + [len(said) ** -0.5] * len(said)
-        rows.append((text, segment, position, target, weight))
-    fills = (0, -1, 0, -100, 0.0)
+        rows.append((text, segment, position, target, weight, look))
+    fills = (0, -1, 0, -100, 0.0, 0)
     columns = [
         torch.nn.utils.rnn.pad_sequence([torch.tensor(row[i]) for row in rows], batch_first=True, padding_value=fill)
         for i, fill in enumerate(fills)
     ]
-    return Packed(*columns)
+    asked = torch.nn.utils.rnn.pad_sequence([ids for _, ids in every], batch_first=True, padding_value=-1)
+    return Packed(*columns, asked, torch.tensor([row for row, _ in every]))
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

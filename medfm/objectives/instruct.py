@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ class Instruct(nn.Module):
 
     Args:
         model: `language` (name of the base), `vision` (a folder that `grounded` left, or an adapter's name),
-            `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`; or `adapter`, a trained one to go on from.
+            `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`; or `adapter`, a trained one to go on from, with
+            its own eye unless `vision` names another.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         batch: images per step. questions: at most so many per image and step, drawn anew each time.
-        slabs: share of the steps that see thin volumes. facts: share of the images whose modality and plane are told
-            as a file header would. paraphrases: pattern -> other ways to ask, used for a share `reword` of questions.
+        slabs: share of the steps that see thin volumes. facts: share of the images whose modality, plane and body
+            part are told as a file header would, each of the three more often than not.
+        paraphrases: pattern -> other ways to ask, used for a share `reword` of the questions.
         open_eye: train the encoder too, at a tenth of the rate.
     """
 
@@ -41,9 +44,12 @@ class Instruct(nn.Module):
         self.questions, self.slabs, self.facts, self.reword = questions, slabs, facts, reword
         self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
         self.open_eye, self.checked = open_eye, checked
-        about, tensors = load_vision(model.get("adapter") or model["vision"])
+        about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
         language, tokenizer, digest = base_language(model["language"])
-        vision = {"encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size}
+        vision = {
+            "encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size,
+            "glance": about.get("glance", 0),
+        }  # fmt: skip
         config = MedFMConfig(
             vision=vision, prepare=about["prepare"], prompt=Prompt(**model.get("prompt", {})).to_dict(),
             language=model["language"], base=digest,
@@ -54,6 +60,10 @@ class Instruct(nn.Module):
             self._as_loud_as_words()
         self.model.vision.requires_grad_(open_eye)
         self.model.vision.connector.requires_grad_(True)
+        if self.model.vision.glance:  # it has learned to find; now it learns to tell this language model
+            self.model.vision.glance.requires_grad_(open_eye)
+            self.model.vision.glance.say.requires_grad_(True)
+            self.model.vision.glance.gain.requires_grad_(True)
         self.model.language = _with_lora(language, model["lora"], start=model.get("adapter"))
         self.cases, self.held = both_sides(data, self.model.preparation, seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
@@ -70,6 +80,8 @@ class Instruct(nn.Module):
         if not self.open_eye:
             self.model.vision.eval()
             self.model.vision.connector.train(mode)
+            if self.model.vision.glance:
+                self.model.vision.glance.train(mode)
         return self
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
@@ -82,13 +94,16 @@ class Instruct(nn.Module):
             depth = int(torch.randint(2, 5, (), generator=generator))
             x, spacing = augment.slab(x[:, :, 0], generator, depth=depth)
         images = self.model.vision.connector.count(x.shape[2], x.shape[-1] // 32)
-        packed = pack(self.model.prompt, self.model.tokenizer, [(images, *self._text(c, generator)) for c in cases])
+        count = self.model.config.vision["glance"]
+        texts = [(images, *self._text(c, generator)) for c in cases]
+        packed = pack(self.model.prompt, self.model.tokenizer, texts, glance=count)
         return {"x": x, "spacing": spacing, **vars(packed)}
 
     def _text(self, case: Case, generator: torch.Generator) -> tuple[str, list[str], list[str]]:
         order = torch.randperm(len(case.questions), generator=generator)[: self.questions].tolist()
         told = torch.rand((), generator=generator) < self.facts
         facts = case.prepared.facts or (case.facts if told else "")
+        facts = ", ".join(f for f in facts.split(", ") if torch.rand((), generator=generator) < 0.75)
         return (
             facts,
             [self._reworded(case.questions[i], generator) for i in order],
@@ -104,12 +119,12 @@ class Instruct(nn.Module):
         return question
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        packed = Packed(batch["text"], batch["segment"], batch["position"], batch["target"], batch["weight"])
+        packed = Packed(**{field.name: batch[field.name] for field in fields(Packed)})
         vision = self.model.vision
         with torch.set_grad_enabled(self.open_eye and torch.is_grad_enabled()):
             pyramid, logits = vision.look(batch["x"], batch["spacing"])
-        tokens = vision.connector(pyramid[-1], logits, vision.structures.summary(logits))
-        return {"loss": self.model.answer_loss(self.model.embed(packed, tokens), packed)[0]}
+        seen = vision.describe(pyramid, logits)
+        return {"loss": self.model.answer_loss(self.model.embed(packed, seen), packed)[0]}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -125,7 +140,8 @@ class Instruct(nn.Module):
         return {"score": right.total() / max(total.total(), 1), **shares}
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        eye = {id(p) for n, p in self.model.vision.named_parameters() if not n.startswith("connector")}
+        ours = ("connector", "glance")
+        eye = {id(p) for n, p in self.model.vision.named_parameters() if not n.startswith(ours)}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in eye]
         old = [p for p in self.model.vision.parameters() if p.requires_grad and id(p) in eye]
         return [{"params": rest, "lr": rate}] + ([{"params": old, "lr": rate / 10}] if old else [])

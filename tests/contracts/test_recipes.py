@@ -21,6 +21,7 @@ SMALL = {
         "objective.prepare={size: 64}",
         "objective.mask_values={70: Disk}",
     ],
+    "glance": ["objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}", "objective.views=2"],
     "instruct": ["objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}", "objective.checked=2"],
 }
 
@@ -29,7 +30,7 @@ SMALL = {
 def test_recipe_trains(name: str, phantom_rows: Path, eye_folder: Path, tiny_language: Path, tmp_path: Path) -> None:
     kind = load_recipe(name)["objective"]["name"]
     overrides = [*SMALL[kind], f"data={{train: ['{phantom_rows}'], hold: 0.25}}", "train.epochs=1", "objective.batch=3"]
-    if kind == "instruct":
+    if kind in ("glance", "instruct"):
         overrides += [f"objective.model.language='{tiny_language}'", f"objective.model.vision='{eye_folder}'"]
     folder = train(load_recipe(name, overrides), output=tmp_path / "run")
     (entry,) = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import medfm
 from medfm.errors import AdapterMismatch, UnknownName
+from medfm.language.prompt import pack
 from medfm.model import MedFM, load, save_adapter
 from medfm.predict import ask, ask_many, stream
 from medfm.scan import Scan
@@ -91,16 +92,44 @@ def test_header_facts_are_told_to_the_model(model: MedFM) -> None:
     assert model.preparation(volume()).facts == "CT, transverse plane"
     assert model.preparation(volume(), plane="coronal").facts == "CT, coronal plane"
     assert model.preparation(picture()).facts == ""
+    assert model.preparation(replace(volume(), body_part="abdomen")).facts == "CT, transverse plane, abdomen"
     prepared = model.preparation(volume())
     told, silent = (model.encode(replace(prepared, facts=facts)) for facts in (prepared.facts, ""))
     assert told.prefix.get_seq_length() > silent.prefix.get_seq_length()
+
+
+def test_a_second_look_depends_on_the_question_and_the_scan(model: MedFM) -> None:
+    one, other = (model.encode(model.preparation(scan)) for scan in (picture(), volume()))
+    count = model.config.vision["glance"]
+    said = [q[-count:] for q in model.asked(one.memory, QUESTIONS)]
+    assert not torch.equal(said[0], said[1])
+    assert not torch.equal(said[0], model.asked(other.memory, QUESTIONS)[0][-count:])
+
+
+def test_packed_questions_give_the_loss_of_one_at_a_time(model: MedFM) -> None:
+    prepared = model.preparation(picture())
+    seen = model.vision(prepared.x[None], prepared.spacing[None])
+
+    def loss(questions: list[str], answers: list[str]) -> float:
+        case = (seen.tokens.shape[1], "CT", questions, answers)
+        packed = pack(model.prompt, model.tokenizer, [case], glance=model.config.vision["glance"])
+        with torch.no_grad():
+            return float(model.answer_loss(model.embed(packed, seen), packed)[0])
+
+    answers = ["Yes", "No!", "CT."]  # of one length, so that each weighs the same
+    together = loss(QUESTIONS, answers)
+    assert together == pytest.approx(
+        np.mean([loss([q], [a]) for q, a in zip(QUESTIONS, answers, strict=True)]), rel=1e-4
+    )
 
 
 def test_saved_as_a_hugging_face_model_it_gives_the_same_numbers(model: MedFM, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = MedFM.from_pretrained(tmp_path).eval()
     again.tokenizer = model.tokenizer
-    assert ask_many(again, picture(), QUESTIONS) == ask_many(model, picture(), QUESTIONS)
+    for one, two in zip(ask_many(again, picture(), QUESTIONS), ask_many(model, picture(), QUESTIONS), strict=True):
+        assert one.text == two.text
+        assert one.confidence == pytest.approx(two.confidence, rel=1e-3, abs=0)
 
 
 def test_adapter_opens_in_plain_peft_and_merging_changes_nothing(adapter_folder: Path, tiny_language: Path) -> None:

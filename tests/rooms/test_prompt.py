@@ -73,8 +73,9 @@ def test_decode_behind_a_kept_prefix_equals_transformers_generate(language) -> N
     prefix_ids = prompt.head(tokenizer) + prompt.facts(tokenizer, "CT")
     prefix = prefill(model, model.get_input_embeddings()(torch.tensor([prefix_ids])))
     asked = [prompt.question(tokenizer, q) for q in QUESTIONS]
+    words = [model.get_input_embeddings()(torch.tensor(a)) for a in asked]
     rows: list[list[int]] = [[] for _ in asked]
-    for tokens, _ in decode(model, prefix, asked, stop=set(), limit=6):
+    for tokens, _ in decode(model, prefix, words, stop=set(), limit=6):
         for row, token in zip(rows, tokens, strict=True):
             row.append(token)
     for question, row in zip(asked, rows, strict=True):
