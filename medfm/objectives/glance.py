@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medfm.data.questions import Case, both_sides, question_batches, stack_scans
 from medfm.image import augment
+from medfm.language.glance import Glance
 from medfm.language.prompt import Prompt
 from medfm.metrics import normalise_answer
 from medfm.model import base_language, load_vision
@@ -49,8 +50,7 @@ class Glances(nn.Module):
         ).eval()  # fmt: skip
         self.vision.load_state_dict(tensors, strict=False)
         self.vision.requires_grad_(False)
-        assert self.vision.glance is not None
-        self.glance = self.vision.glance.requires_grad_(True)
+        self.glance.requires_grad_(True)
         self.prompt = Prompt(**model.get("prompt", {}))
         self.cases, self.held = both_sides(data, Prepare.from_dict(about["prepare"]), seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
@@ -62,6 +62,11 @@ class Glances(nn.Module):
         self.choose = nn.Linear(glance * self.words.shape[1], len(self.answers))
         self.views = [self._look_at(self.cases, view, last=view == views - 1 > 0) for view in range(views)]
         self.shown = self._look_at(self.held, 0, last=False)
+
+    @property
+    def glance(self) -> Glance:
+        assert self.vision.glance is not None
+        return self.vision.glance
 
     @torch.no_grad()
     def _look_at(self, cases: list[Case], view: int, *, last: bool) -> list[tuple[Tensor, Tensor]]:
