@@ -1,0 +1,80 @@
+"""U-Net decoder over any encoder's pyramid: one class for every voxel, with deep supervision where wanted."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfm.nn.slices import fold, unfold
+from medfm.nn.stages import Activation, ConvStage, Norm, Triple, convolution, each, triple
+
+__all__ = ["SegmentHead"]
+
+
+class SegmentHead(nn.Module):
+    """From the coarsest level up: transposed convolution, concatenation with the skip, convolutions (U-Net).
+
+    Fits any encoder with `channels` and per-axis `strides`; where its finest level is coarser than the input, the
+    logits are interpolated. Levels whose sizes were rounded up are cropped to their skips.
+
+    Args:
+        channels, strides: of the encoder's levels, finest first. classes: of the softmax, background included.
+        ndim: 2 decodes slice by slice. widths: of the decoder's levels, finest first (default: those of the skips).
+        deep: how many further levels, from the second finest, also give logits in training (deep supervision).
+        skips: without them (False) the decoder sees the coarsest level only; for comparison.
+        convs, residual, squeeze, norm, act, kernel: see `medfm.nn.stages.ConvStage`.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], strides: tuple[Triple, ...], classes: int, *, ndim: int = 3,
+        widths: list[int] | None = None, deep: int = 0, skips: bool = True, kernel: int | list[int] = 3,
+        convs: int | list[int] = 2, residual: bool = False, squeeze: int = 0, norm: Norm = "instance",
+        act: Activation = "leaky",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.ndim, self.deep, self.skips, self.classes = ndim, deep, skips, classes
+        outs = widths or list(channels[:-1])
+        count = each(convs, len(outs))
+        self.ups, self.stages = nn.ModuleList(), nn.ModuleList()
+        below = channels[-1]
+        for level in range(len(channels) - 2, -1, -1):
+            step = tuple(b // a for a, b in zip(strides[level], strides[level + 1], strict=True))
+            ratio = (step[0], step[1], step[2])
+            self.ups.append(convolution(ndim, below, outs[level], ratio, ratio, up=True))
+            width = outs[level] + (channels[level] if skips else 0)
+            self.stages.append(
+                ConvStage(
+                    ndim, width, outs[level], kernel=triple(kernel, ndim=ndim), convs=count[level], residual=residual,
+                    squeeze=squeeze, norm=norm, act=act,
+                )
+            )  # fmt: skip
+            below = outs[level]
+        coarser = [outs[level] for level in range(1, deep + 1)]
+        self.logits = nn.ModuleList(convolution(ndim, w, classes, (1, 1, 1)) for w in [outs[0], *coarser])
+
+    def forward(self, pyramid: list[Tensor], size: torch.Size | Triple | None = None) -> list[Tensor]:
+        """pyramid: levels (B, C, d, h, w) -> logits (B, classes, D, H, W), those of `deep` coarser levels after them.
+
+        size: (D, H, W) of the first logits; default: the finest level's. The others come in training only.
+        """
+        batch = len(pyramid[0])
+        levels = [fold(level) for level in pyramid] if self.ndim == 2 else pyramid
+        y, seen = levels[-1], []
+        for level, up, stage in zip(range(len(levels) - 2, -1, -1), self.ups, self.stages, strict=True):
+            skip = levels[level]
+            y = _cropped(up(y), skip)
+            y = stage(torch.cat([skip, y], 1) if self.skips else y)
+            seen.append(y)
+        wanted = 1 + (self.deep if self.training else 0)
+        logits = [layer(y) for layer, y in zip(self.logits, seen[::-1][:wanted], strict=False)]
+        if self.ndim == 2:
+            logits = [unfold(part, batch) for part in logits]
+        if size is not None and tuple(size) != tuple(logits[0].shape[2:]):
+            logits[0] = F.interpolate(logits[0], tuple(size), mode="trilinear", align_corners=False)
+        return logits
+
+
+def _cropped(x: Tensor, like: Tensor) -> Tensor:
+    sizes = like.shape[2:]
+    return x[(slice(None), slice(None), *(slice(0, s) for s in sizes))]
