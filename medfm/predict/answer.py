@@ -7,9 +7,7 @@ import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from medfm.image.geometry import corners_of
+from medfm.predict.places import inside, pieces
 from medfm.scan import Scan
 from medfm.scan.results import Answer, Box
 
@@ -64,35 +62,7 @@ def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Bo
             sided and parts[0] not in words and {"left", "right"} & words
         ):
             continue
-        probability = _inside(reading, reading.logits[0, index].sigmoid().numpy())
+        probability = inside(reading, reading.logits[0, index].sigmoid().numpy())
         if probability.max() > 0.5:
-            boxes.append(_box(scan, reading, label, probability))
+            boxes.append(pieces(scan, reading, label, probability)[0].box)
     return tuple(sorted(boxes, key=lambda b: -(b.score or 0)))
-
-
-def _inside(reading: Reading, probability: np.ndarray) -> np.ndarray:
-    """The map without the cells that lie in the black border around the picture."""
-    top, left = (math.ceil(o * probability.shape[-1] / reading.prepared.x.shape[-1]) for o in reading.prepared.offset)
-    kept = np.zeros_like(probability)
-    middle = (slice(None), slice(top, -top or None), slice(left, -left or None))
-    kept[middle] = probability[middle]
-    return kept
-
-
-def _box(scan: Scan, reading: Reading, label: str, probability: np.ndarray) -> Box:
-    """The box around the largest piece of a map above one half, in mm of the patient or pixels of the picture."""
-    from scipy import ndimage
-
-    prepared = reading.prepared
-    pieces, _ = ndimage.label(probability > 0.5)
-    piece = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-    probability = probability * piece
-    depth, rows, columns = (np.flatnonzero(piece.any(axis)) for axis in ((1, 2), (0, 2), (0, 1)))
-    cell = prepared.x.shape[-1] / probability.shape[-1]
-    corners = []
-    for d, r, c in ((depth[0], rows[0], columns[0]), (depth[-1] + 1, rows[-1] + 1, columns[-1] + 1)):
-        row, column = ((v * cell - o) / prepared.scale for v, o in zip((r, c), prepared.offset, strict=True))
-        corners.append((d * prepared.slab, row, column))
-    best = int(probability.max((1, 2)).argmax() * prepared.slab + prepared.slab / 2)
-    low, high = corners_of(scan, corners[0], corners[1], plane=prepared.plane)
-    return Box(label, low, high, float(probability.max()), best)
