@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from medfm import assets
-from medfm.errors import AdapterMismatch, UnknownName
+from medfm.errors import AdapterMismatch
 from medfm.language.base import load_language
 from medfm.language.decode import decode, prefill
 from medfm.language.prompt import Packed, Prompt
@@ -187,7 +187,7 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
         UnknownName: no such adapter. AdapterMismatch: it was trained on other base weights. WeightsError: the base
             weights cannot be had.
     """
-    folder = adapter_folder(name)
+    folder = assets.adapter_folder(name)
     about = json.loads((folder / "medfm.json").read_text())
     config = MedFMConfig(**about)
     language, tokenizer, digest = base_language(config.language)
@@ -210,7 +210,7 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
 
 def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare, glance}, float tensors."""
-    folder = Path(name) if (Path(name) / "vision.safetensors").exists() else adapter_folder(name)
+    folder = Path(name) if (Path(name) / "vision.safetensors").exists() else assets.adapter_folder(name)
     tensors = load_file(folder / "vision.safetensors")
     if (folder / "vision.json").exists():
         about = json.loads((folder / "vision.json").read_text())
@@ -225,19 +225,6 @@ def base_language(name: str) -> tuple[Any, Any, str]:
     """A language model in full precision, its tokenizer and the sha256 of its weights."""
     language, tokenizer, folder = load_language(name, dtype=torch.float32)
     return language, tokenizer, _digest(sorted(folder.glob("*.safetensors")))
-
-
-def adapter_folder(name: str | Path) -> Path:
-    """The folder of an adapter, by shipped name or by path."""
-    shipped = assets.root() / "adapters"
-    for folder in (Path(name), shipped / str(name)):
-        if (folder / "medfm.json").exists():
-            return folder
-    known = sorted(f.parent.name for f in shipped.glob("*/medfm.json"))
-    raise UnknownName(
-        f"no adapter named {str(name)!r} and no folder of that path with a medfm.json; "
-        f"shipped are: {', '.join(known) or 'none'}"
-    )
 
 
 def save_adapter(model: MedFM, folder: Path) -> None:

@@ -15,14 +15,18 @@ _PARTS: dict[str, dict[str, str]] = {
     "encoders": {
         "hybrid": "medfm.encoders.hybrid:HybridEncoder",
         "hub": "medfm.encoders.hub:HubEncoder",
+        "conv": "medfm.encoders.conv:ConvEncoder",
+        "shared": "medfm.encoders.shared:SharedEncoder",
     },
     "heads": {
         "structures": "medfm.heads.structures:StructureHead",
+        "segment": "medfm.heads.segment:SegmentHead",
     },
     "objectives": {
         "grounded": "medfm.objectives.grounded:Grounded",
         "glance": "medfm.objectives.glance:Glances",
         "instruct": "medfm.objectives.instruct:Instruct",
+        "supervised": "medfm.objectives.supervised:Supervised",
     },
 }
 

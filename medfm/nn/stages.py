@@ -44,6 +44,7 @@ class ConvStage(nn.Module):
             layers: list[nn.Module] = []
             for index in range(convs):
                 first = index == 0
+                entering = width_in if first else width_out
                 layers += [
                     convolution(
                         ndim, width_in if first else width_out, width_out, kernel, step if first else (1, 1, 1)
@@ -142,8 +143,3 @@ def _fitted(x: Tensor, like: Tensor) -> Tensor:
     if x.shape != like.shape:
         raise ConfigError(f"a residual shortcut gave {tuple(x.shape)} for {tuple(like.shape)}; use odd kernels")
     return x
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """`x` laid out with its channels innermost, which convolutions on CPU run faster on."""
-    return x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medfm import assets
 from medfm.data.questions import Case, both_sides, question_batches, stack_scans
 from medfm.image import augment
 from medfm.language.prompt import Packed, Prompt, pack
 from medfm.metrics import exact_match
-from medfm.model import MedFM, MedFMConfig, adapter_folder, base_language, load_vision, save_adapter
+from medfm.model import MedFM, MedFMConfig, base_language, load_vision, save_adapter
 
 __all__ = ["Instruct"]
 
@@ -154,7 +155,7 @@ def _with_lora(language: Any, options: dict[str, Any], *, start: str | None) -> 
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if start:
-        return PeftModel.from_pretrained(language, str(adapter_folder(start)), is_trainable=True)
+        return PeftModel.from_pretrained(language, str(assets.adapter_folder(start)), is_trainable=True)
     return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))
 
 

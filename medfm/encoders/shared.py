@@ -1,0 +1,79 @@
+"""The shared encoder of a shipped adapter, frozen, with low-rank changes (LoRA), or free, for a task's own head."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from medfm import assets
+from medfm.encoders.hybrid import HybridEncoder
+from medfm.errors import AdapterMismatch
+
+__all__ = ["SharedEncoder"]
+
+
+class SharedEncoder(nn.Module):
+    """`HybridEncoder` with the weights of an adapter's eye.
+
+    Args:
+        adapter: name or folder of a shipped adapter whose eye is a `hybrid`.
+        tune: "none" keeps it as it is; "lora" adds low-rank changes (Hu et al., ICLR 2022; PEFT) to its pointwise
+            convolutions and attention; "all" trains it; "random" starts it from nothing, for comparison.
+        rank: of the changes.
+
+    Raises UnknownName (no such adapter), AdapterMismatch (its eye is another encoder).
+    """
+
+    def __init__(
+        self, *, adapter: str = "default", tune: Literal["none", "lora", "all", "random"] = "lora", rank: int = 8
+    ) -> None:
+        super().__init__()
+        folder = assets.adapter_folder(adapter)
+        about = json.loads((folder / "medfm.json").read_text())
+        node: dict[str, Any] = dict(about.get("vision", {}).get("encoder", {}))
+        if node.pop("name", None) != "hybrid":
+            raise AdapterMismatch(f"adapter {adapter!r} has no hybrid encoder to share; found {about.get('vision')}")
+        self.body: nn.Module = HybridEncoder(**node)
+        self.channels, self.strides = self.body.channels, self.body.strides
+        self.tune = tune
+        if tune != "random":
+            from safetensors.torch import load_file
+
+            tensors = load_file(folder / "vision.safetensors")
+            own = {n.removeprefix("encoder."): t.float() for n, t in tensors.items() if n.startswith("encoder.")}
+            self.body.load_state_dict({n: t.long() if n.endswith("tracked") else t for n, t in own.items()})
+        if tune in ("none", "lora"):
+            self.body.requires_grad_(False)
+        if tune == "lora":
+            self._add_lora(rank)
+
+    def _add_lora(self, rank: int) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        pointwise = [
+            name
+            for name, layer in self.body.named_modules()
+            if isinstance(layer, nn.Linear)
+            or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
+        ]
+        self.body = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=pointwise), self.body)
+
+    def kept(self) -> set[str]:
+        """Names of the tensors that come with the adapter, and so are not saved again."""
+        if self.tune in ("all", "random"):
+            return set()
+        return {name for name in self.state_dict() if "lora_" not in name}
+
+    def train(self, mode: bool = True) -> SharedEncoder:
+        """Running statistics of a frozen body stay as they were, so its batch norms never see training mode."""
+        super().train(mode)
+        if self.tune in ("none", "lora"):
+            self.body.eval()
+        return self
+
+    def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
+        """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm -> five levels, strides 2 to 32 in H and W."""
+        pyramid: list[Tensor] = self.body(x, spacing)
+        return pyramid
