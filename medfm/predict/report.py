@@ -1,0 +1,187 @@
+"""A draft report: evidence first, then sentences that say no more than the evidence, each with its confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from medfm.language.vocabulary import LESIONS, REGIONS, region_of
+from medfm.language.wording import read, write
+from medfm.predict.compare import compare
+from medfm.predict.evidence import Candidate, Look, look
+from medfm.scan import Finding, Report, Scan, Section, Sentence
+
+if TYPE_CHECKING:
+    from medfm.model import MedFM
+
+__all__ = ["compose", "report"]
+
+_LIMITS = {"state": 0.5, "mention": 0.3, "absent": 0.15}
+_NOT_IN_VIEW = ("liver", "spleen", "kidney", "heart", "lung", "bladder")  # worth a word where the trunk was imaged
+
+
+def report(
+    model: MedFM, scan: Scan, *, indication: str | None = None, history: str | None = None, labs: str | None = None,
+    prior: Scan | Report | str | None = None, plane: str | None = None,
+) -> Report:  # fmt: skip
+    """Draft a report of a radiograph, slice or volume.
+
+    What the maps and answers find becomes findings with a calibrated confidence; sentences are made of findings, so
+    each carries their evidence. From the adapter's `state` on, a finding is stated; between `mention` and `state` the
+    sentence is an abstention; an organ whose lesions all stay below `absent` is called normal.
+
+    indication, history, labs: text, kept in the report; a disease that the first two name gets its own word in the
+    impression. prior: an earlier scan, its report, or the text of one; the section Comparison says what changed.
+    """
+    seen = look(model, scan, plane=plane)
+    limits = {**_LIMITS, **(getattr(model.config, "report", None) or {}).get("limits", {})}
+    told = {"indication": indication, "history": history, "labs": labs}
+    told["prior"] = prior if isinstance(prior, str) else None
+    asked = " ".join(text for name in ("indication", "history") if (text := told[name]))
+    draft = compose(seen, limits, asked=asked)
+    comparison = None if prior is None else _comparison(model, draft, seen, prior, limits, plane)
+    return replace(
+        draft, technique=_technique(seen, scan, model.config.abstain, draft.technique), comparison=comparison,
+        context={name: text for name, text in told.items() if text}, model=f"medfm with {model.config.language}",
+        adapter=model.name, version=version("medfm"), scan=scan.content_hash,
+    )  # fmt: skip
+
+
+def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "") -> Report:
+    """The sections that follow from the candidates alone; `technique` holds only what is not in view."""
+    stated = _stated(seen.candidates, limits["state"])
+    doubtful = [
+        c.finding for c in seen.candidates
+        if c.finding.finding in LESIONS and limits["mention"] <= (c.finding.confidence or 0) < limits["state"]
+    ]  # fmt: skip
+    normal = _normal(seen.candidates, limits["absent"])
+    sections = []
+    for region in [*REGIONS, "Other"]:
+        here = [f for f in (*stated, *normal) if region_of(f.organ) == region]
+        guesses = [f for f in doubtful if region_of(f.organ) == region]
+        sentences = (*_sentences(here), *(_guess(f, limits["state"]) for f in guesses))
+        if sentences:
+            sections.append(Section(region, sentences))
+    lesions = [f for f in stated if f.finding in LESIONS]
+    impression = _sentences(lesions) or [_no_lesion(seen.candidates, normal)]
+    impression += _asked_about(seen.candidates, asked, {f.finding for f in lesions}, limits["absent"])
+    gone = _not_in_view(seen, limits["absent"])
+    return Report(
+        Section("Technique", tuple(_sentences(gone))), tuple(sections), Section("Impression", tuple(impression))
+    )
+
+
+def _stated(candidates: Iterable[Candidate], least: float) -> list[Finding]:
+    return [c.finding for c in candidates if (c.finding.confidence or 0) >= least]
+
+
+def _sentences(findings: Sequence[Finding]) -> list[Sentence]:
+    """One sentence a group of findings; it is as sure as its least sure finding."""
+    made = []
+    for text, members in write(findings):
+        evidence = tuple(item for found in members for item in found.evidence)
+        known = [found.confidence for found in members if found.confidence is not None]
+        made.append(Sentence(text, members, evidence, min(known, default=None)))
+    return made
+
+
+def _guess(found: Finding, needed: float) -> Sentence:
+    ((text, _),) = write([found])
+    reason = f"confidence {found.confidence:.0%} is below the {needed:.0%} this model needs"
+    return Sentence(text, (found,), found.evidence, found.confidence, abstained=True, reason=reason)
+
+
+def _normal(candidates: Sequence[Candidate], below: float) -> list[Finding]:
+    """Organs whose lesions were looked for and are all improbable; of a film nothing is called normal by organ."""
+    worst: dict[str, float] = {}
+    shown = {
+        c.finding.organ for c in candidates if c.finding.finding == "in view" and (c.finding.confidence or 0) > 0.5
+    }
+    for candidate in candidates:
+        found = candidate.finding
+        if found.finding in LESIONS and found.organ and not candidate.group.startswith("X-Ray"):
+            worst[found.organ] = max(worst.get(found.organ, 0.0), found.confidence or 0.0)
+    return [
+        Finding("abnormality", organ, None, False, confidence=1 - p)
+        for organ, p in worst.items()
+        if p < below and (organ in shown or organ == "brain")
+    ]
+
+
+def _no_lesion(candidates: Sequence[Candidate], normal: Sequence[Finding]) -> Sentence:
+    """The impression when no lesion is stated: clear, unclear, or not looked for."""
+    searched = [c.finding for c in candidates if c.finding.finding in LESIONS]
+    if not searched:
+        return Sentence("No disease has been learned for this kind of image; none was looked for.")
+    likeliest = max(searched, key=lambda f: f.confidence or 0.0)
+    sure = 1 - (likeliest.confidence or 0.0)
+    clear = Finding("abnormality", None, None, False, confidence=sure)
+    ((text, _),) = write([clear])
+    if normal or sure > 1 - _LIMITS["absent"]:
+        return Sentence(text, (clear,), (), sure)
+    reason = f"{likeliest.finding} is not improbable ({likeliest.confidence:.0%})"
+    return Sentence(text, (clear,), (), sure, abstained=True, reason=reason)
+
+
+def _asked_about(candidates: Sequence[Candidate], asked: str, stated: set[str], below: float) -> list[Sentence]:
+    """A word on each disease that the reader asked about and the report does not state."""
+    said = []
+    for name in dict.fromkeys(f.finding for f in read(f"there is {asked}") if f.finding in LESIONS):
+        found = [c.finding for c in candidates if c.finding.finding == name]
+        if name in stated:
+            continue
+        if not found:
+            said.append(Sentence(f"Asked about {name}: it has not been learned for this kind of image."))
+            continue
+        p = max(f.confidence or 0.0 for f in found)
+        absent = Finding(name, found[0].organ, None, False, confidence=1 - p)
+        ((text, _),) = write([absent])
+        reason = None if p < below else f"it is not improbable ({p:.0%})"
+        said.append(Sentence(text, (absent,), (), 1 - p, abstained=p >= below, reason=reason))
+    return said
+
+
+def _not_in_view(seen: Look, below: float) -> list[Finding]:
+    if seen.region not in ("Chest", "Abdomen", "Pelvis") or seen.modality == "X-Ray":
+        return []
+    gone = []
+    for organ in _NOT_IN_VIEW:
+        own = [c.finding.confidence or 0.0 for c in seen.candidates if c.finding.organ == organ and c.group == "organ"]
+        if own and max(own) < below:
+            gone.append(Finding("in view", organ, None, False, confidence=1 - max(own)))
+    return gone
+
+
+def _technique(seen: Look, scan: Scan, needed: float, more: Section) -> Section:
+    known = [seen.modality or "Image", f"of the {seen.region.lower()}" if seen.region else ""]
+    text = " ".join(filter(None, known)) + (f", {seen.plane} plane" if seen.plane and seen.modality != "X-Ray" else "")
+    _, depth, rows, columns = scan.slices(seen.plane if scan.frame == "patient" else None)[0].shape
+    text += f", {depth} slices of {columns} x {rows}" if depth > 1 else f", {columns} x {rows} pixels"
+    if scan.spacing_known:
+        text += ", voxels of " + " x ".join(f"{mm:.2g}" for mm in scan.spacing) + " mm"
+    told = [value for value in seen.sure.values() if value is not None]
+    sure = min(told, default=None)
+    low = sure is not None and sure < needed
+    reason = f"the file does not say what it shows; confidence {sure:.0%}" if low else None
+    first = Sentence(f"{text[0].upper()}{text[1:]}.", confidence=sure, abstained=low, reason=reason)
+    return replace(more, sentences=(first, *more.sentences))
+
+
+def _comparison(
+    model: MedFM, draft: Report, seen: Look, prior: Scan | Report | str, limits: dict[str, Any], plane: str | None
+) -> Section:
+    """Against a scan: the same look at it, if it is of the same kind; against a report: what it states."""
+    if isinstance(prior, Scan):
+        earlier = look(model, prior, plane=plane)
+        if (earlier.modality, earlier.region) != (seen.modality, seen.region):
+            text = f"The prior is {earlier.modality} of the {earlier.region.lower()}; it was not compared."
+            return Section("Comparison", (Sentence(text),))
+        before = _stated(earlier.candidates, limits["state"])
+    elif isinstance(prior, Report):
+        before = [f for s in prior.sentences() if s.state != "rejected" and not s.abstained for f in s.findings]
+    else:
+        before = read(prior)
+    now = [f for section in draft.findings for s in section.sentences if not s.abstained for f in s.findings]
+    return Section("Comparison", tuple(compare(now, before)))
