@@ -100,6 +100,8 @@ class MedFM(PreTrainedModel):
         if seen.memory is None:
             return words
         said = self.glances(packed.asked, seen.memory[packed.row])
+        if self.training:  # now and then without: the language model must not forget to look for itself
+            said = said * (torch.rand(len(said), 1, 1, device=said.device) >= 0.15)
         return words.index_put((packed.glance == 1,), said.flatten(0, 1).to(words.dtype))
 
     def glances(self, asked: Tensor, memory: Tensor) -> Tensor:

@@ -19,11 +19,9 @@ class Glance(nn.Module):
         features: numbers per patch, see Connector.gather. structures: of the structure maps. width: of a word vector.
     """
 
-    def __init__(
-        self, features: int, structures: int, width: int, *, count: int = 2, inner: int = 256, skip: float = 0.15
-    ) -> None:
+    def __init__(self, features: int, structures: int, width: int, *, count: int = 2, inner: int = 256) -> None:
         super().__init__()
-        self.count, self.skip = count, skip
+        self.count = count
         self.patch = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, inner))
         self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, inner))
         self.note = nn.Linear(5 * structures, 4 * inner)
@@ -58,7 +56,5 @@ class Glance(nn.Module):
         )
         found = self.layers(states, memory, tgt_key_padding_mask=~real).masked_fill(~real[..., None], 0)
         gist = torch.cat([found.sum(1) / lengths[:, None], states.masked_fill(~real[..., None], -10).amax(1)], -1)
-        said = self.norm(self.say(gist).unflatten(1, (self.count, -1))) * self.gain
-        if self.training:  # the language model must not forget to look for itself
-            said = said * (torch.rand(len(said), 1, 1, device=said.device) >= self.skip)
+        said: Tensor = self.norm(self.say(gist).unflatten(1, (self.count, -1))) * self.gain
         return said
