@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medfm.model import load
-    from medfm.predict import ask, ask_many, stream
+    from medfm.predict import ask, ask_many, segment, stream
     from medfm.scan import Scan
+    from medfm.segmenter import load_segmenter
 
     __version__: str
 
-__all__ = ["Scan", "__version__", "ask", "ask_many", "load", "stream"]
+__all__ = ["Scan", "__version__", "ask", "ask_many", "load", "load_segmenter", "segment", "stream"]
 
 # `import medfm` must cost milliseconds: torch and the readers arrive with the first name that needs them.
 _HOMES = {
@@ -20,6 +21,8 @@ _HOMES = {
     "ask": "medfm.predict",
     "ask_many": "medfm.predict",
     "load": "medfm.model",
+    "load_segmenter": "medfm.segmenter",
+    "segment": "medfm.predict",
     "stream": "medfm.predict",
 }
 

@@ -53,7 +53,9 @@ class GridPrepare:
         """From what JSON or YAML made of `to_dict`. Raises ConfigError for an unknown key."""
         if unknown := set(values) - set(cls.__dataclass_fields__):
             raise ConfigError(f"prepare: unknown {sorted(unknown)}; known are {sorted(cls.__dataclass_fields__)}")
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         if "windows" in plain:
             plain["windows"] = tuple((float(level), float(width)) for level, width in plain["windows"])
         return cls(**plain)
@@ -137,8 +139,10 @@ def resample(array: NDArray, shape: tuple[int, int, int]) -> NDArray:
     import torch.nn.functional as F
 
     x = torch.from_numpy(array.astype(np.float32))[None]
-    fewer = [min(old, new) for old, new in zip(array.shape[1:], shape, strict=True)]
-    x = F.adaptive_avg_pool3d(x, fewer)  # without averaging, what lies between the new voxels would not be seen
+    fewer = tuple(min(old, new) for old, new in zip(array.shape[1:], shape, strict=True))
+    x = F.adaptive_avg_pool3d(
+        x, (fewer[0], fewer[1], fewer[2])
+    )  # without averaging, what lies between the new voxels would not be seen
     done: NDArray = F.interpolate(x, shape, mode="trilinear", align_corners=False)[0].numpy()
     return done
 
@@ -167,7 +171,9 @@ def resample_labels(labels: NDArray[np.uint8], shape: tuple[int, int, int]) -> N
         above, share = (below + 1).clamp(max=len(slab) - 1), (centres - start - below).view(-1, 1, 1)
         best = torch.zeros(last - first, *shape[1:])
         for value in present.tolist():
-            flat = F.interpolate((slab == value).float()[:, None], shape[1:], mode="bilinear", align_corners=False)[:, 0]
+            flat = F.interpolate((slab == value).float()[:, None], shape[1:], mode="bilinear", align_corners=False)[
+                :, 0
+            ]
             weight = flat[below] * (1 - share) + flat[above] * share
             better = weight > best
             best[better] = weight[better]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["map_loss"]
+__all__ = ["SegmentLoss", "map_loss"]
 
 
 def map_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -32,3 +32,48 @@ def soft_max_pool(logits: Tensor, *, sharpness: float = 4.0) -> Tensor:
     """(B, K, ...) -> (B, K): a smooth maximum, so that presence teaches more than one cell of the map."""
     flat = logits.flatten(2)
     return torch.logsumexp(flat * sharpness, -1).sub(torch.log(torch.tensor(float(flat.shape[-1])))).div(sharpness)
+
+
+class SegmentLoss(nn.Module):
+    """A weighted sum of MONAI's losses between logits (B, 1 + K, D, H, W) and class numbers (B, D, H, W).
+
+    Args:
+        dice: weight of soft Dice. squared: with V-Net's denominator, sum p^2 + sum g^2 (Milletari et al. 2016), instead
+            of sum p + sum g. batch: taken over the whole batch rather than sample by sample (nnU-Net's batch Dice).
+        entropy: of the cross-entropy. focal: of the focal loss with exponent `gamma` (Lin et al. 2017).
+        boundary: of the Hausdorff loss by distance transforms (Karimi & Salcudean 2019), slow: it runs on each class.
+        background: whether Dice counts the background as a class.
+    """
+
+    def __init__(
+        self, *, dice: float = 1.0, squared: bool = False, batch: bool = True, entropy: float = 1.0, focal: float = 0.0,
+        gamma: float = 2.0, boundary: float = 0.0, background: bool = False,
+    ) -> None:  # fmt: skip
+        from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss
+
+        super().__init__()
+        self.entropy, self.terms = entropy, nn.ModuleList()
+        self.weights: list[float] = []
+        terms = [
+            (dice, DiceLoss(
+                include_background=background, softmax=True, to_onehot_y=True, squared_pred=squared, batch=batch,
+                smooth_nr=1.0, smooth_dr=1.0,
+            )),
+            (focal, FocalLoss(to_onehot_y=True, use_softmax=True, gamma=gamma)),
+            (boundary, HausdorffDTLoss(softmax=True, to_onehot_y=True)),
+        ]  # fmt: skip
+        for weight, term in terms:
+            if weight:
+                self.weights.append(weight)
+                self.terms.append(term)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        total = logits.new_zeros(())
+        if self.entropy:
+            total = total + self.entropy * F.cross_entropy(logits, target)
+        if logits.shape[2] == 1:  # a flat volume is a picture to MONAI's losses
+            logits, target = logits[:, :, 0], target[:, 0]
+        for weight, term in zip(self.weights, self.terms, strict=True):
+            total = total + weight * term(logits, target[:, None])
+        return total

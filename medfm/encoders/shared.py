@@ -58,7 +58,9 @@ class SharedEncoder(nn.Module):
             if isinstance(layer, nn.Linear)
             or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
         ]
-        self.body = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=pointwise), self.body)
+        self.body = inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=pointwise), self.body
+        )
 
     def kept(self) -> set[str]:
         """Names of the tensors that come with the adapter, and so are not saved again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from medfm.errors import ConfigError
@@ -46,9 +45,7 @@ class ConvStage(nn.Module):
                 first = index == 0
                 entering = width_in if first else width_out
                 layers += [
-                    convolution(
-                        ndim, width_in if first else width_out, width_out, kernel, step if first else (1, 1, 1)
-                    ),
+                    convolution(ndim, entering, width_out, kernel, step if first else (1, 1, 1)),
                     normalisation(norm, ndim, width_out),
                 ]
                 if index < convs - 1 or not residual:  # a residual sum is activated after the addition

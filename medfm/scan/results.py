@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,12 @@ class Mask:
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm³."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Write the label map with its affine as NIfTI (.nii or .nii.gz). Raises ScanError for another ending."""
+        from medfm.scan.volumes import write_nifti
+
+        write_nifti(Path(path), self.array[None], self.affine)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types: size, place, and for each label its name, voxel count and millilitres."""

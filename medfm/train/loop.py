@@ -21,7 +21,7 @@ __all__ = ["train"]
 
 _TRAIN = {
     "epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0,
-    "minutes": 5.0, "seed": 0,
+    "minutes": 5.0, "budget": 0.0, "seed": 0,
 }  # fmt: skip
 
 
@@ -30,7 +30,8 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
 
     The recipe has `objective` (a registered name and its arguments), `data`, and `train`: epochs, rate (AdamW, cosine
     after a warm-up share), decay, clip, accumulate, average (decay of the moving average of the weights that is saved,
-    0 = none), minutes between checkpoints, seed. `log.jsonl` gets one line an epoch.
+    0 = none), minutes between checkpoints, budget (minutes after which the run ends in good order, its cosine fitted
+    to them, if its epochs did not end it before; 0 = none), seed. `log.jsonl` gets one line an epoch.
 
     Raises:
         ConfigError: an unknown key, or `output` holds another run and `resume` was not asked for.
@@ -48,11 +49,13 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
     loader = batch_loader(objective.batches, objective.collate)
     steps = math.ceil(len(loader) / accelerator.num_processes / options["accumulate"]) * options["epochs"]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, options["warmup"]))
+    progress = _Progress(checkpoint, budget=options["budget"] * 60)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _cosine(max(step, progress.share() * steps), steps, options["warmup"])
+    )
     wrapped, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
     average = _Average(objective, options["average"])
     accelerator.register_for_checkpointing(schedule, average)
-    progress = _Progress(checkpoint)
     if resume and checkpoint.exists():
         accelerator.load_state(str(checkpoint))
         progress.load()
@@ -98,6 +101,8 @@ def _run(
                     accelerator.save_state(str(progress.folder))
                     progress.save()
                     saved = time.monotonic()
+                if progress.share() >= 1:
+                    break
             with average.swapped(objective):
                 objective.eval()
                 entry = {"epoch": epoch + 1, **progress.means(), **objective.evaluate()}
@@ -109,9 +114,11 @@ def _run(
             accelerator.save_state(str(progress.folder))
             progress.save()
             saved = time.monotonic()
+            if progress.share() >= 1:
+                break
 
 
-def _cosine(step: int, steps: int, warmup: float) -> float:
+def _cosine(step: float, steps: int, warmup: float) -> float:
     first = max(1, round(steps * warmup))
     if step < first:
         return (step + 1) / first
@@ -159,11 +166,16 @@ class _Swap:
 
 
 class _Progress:
-    """Where a run stands: epoch, step, and the sums of this epoch's losses."""
+    """Where a run stands: epoch, step, the sums of this epoch's losses, and the seconds it took so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, budget: float) -> None:
         self.folder, self.epoch, self.step = folder, 0, 0
+        self.budget, self.start, self.spent = budget, time.monotonic(), 0.0
         self.sums: dict[str, float] = {}
+
+    def share(self) -> float:
+        """How much of the budget of seconds is spent, 1 for all; 0 where there is none."""
+        return (self.spent + time.monotonic() - self.start) / self.budget if self.budget else 0.0
 
     def add(self, values: dict[str, float]) -> None:
         self.step += 1
@@ -181,7 +193,14 @@ class _Progress:
 
     def save(self) -> None:
         (self.folder / "progress.json").write_text(
-            json.dumps({"epoch": self.epoch, "step": self.step, "sums": self.sums})
+            json.dumps(
+                {
+                    "epoch": self.epoch,
+                    "step": self.step,
+                    "sums": self.sums,
+                    "spent": self.spent + time.monotonic() - self.start,
+                }
+            )
         )
 
     def load(self) -> None:

@@ -1,0 +1,145 @@
+"""Voxel by voxel from label maps: patches, Dice and its relatives, any encoder under the U-Net decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medfm.data.batches import Batches
+from medfm.data.volumes import VolumeCase, both_volumes
+from medfm.grid import GridPrepare
+from medfm.image.patches import random_map, sample_patch, vary_intensity
+from medfm.losses import SegmentLoss
+from medfm.segmenter import Segmenter
+
+__all__ = ["Supervised"]
+
+
+class Supervised(nn.Module):
+    """Trains a `Segmenter`.
+
+    Args:
+        model: `encoder` and `head` nodes; `start`, a folder or name of a segmenter whose weights are taken over.
+        data: see `medfm.data.volumes.both_volumes`.
+        prepare: fields of `GridPrepare`. patch: (D, H, W) voxels. batch: patches a step. tile: voxels read at once
+            later, when no gradients take memory (default: patch).
+        repeats: patches of each scan in a pass.
+        foreground: share of patches centred on a voxel of a random class of the scan; others lie anywhere.
+        loss: arguments of `SegmentLoss`.
+        degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). vary: strength of the changes of
+            intensity, 0 for none.
+        checked: held-out scans looked at after a pass.
+    """
+
+    def __init__(
+        self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
+        tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
+        loss: dict[str, Any] | None = None, degrees: float = 15.0, zoom: float = 0.15, flips: str = "",
+        vary: float = 1.0, checked: int = 12, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.cases, self.held, names = both_volumes(data, GridPrepare.from_dict(prepare), seed=seed)
+        self.network = Segmenter(
+            encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
+            flips=flips, about=about(data, self.cases, self.held),
+        )  # fmt: skip
+        self.patch = (patch[0], patch[1], patch[2])
+        self.foreground, self.checked = foreground, checked
+        self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
+        self.loss = SegmentLoss(**(loss or {}))
+        self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """x (B, C, *patch), target (B, *patch) class numbers, spacing (B, 3) mm."""
+        generator = self.batches.generator(indices)
+        classes = len(self.network.labels) + 1
+        rows = []
+        for index in indices:
+            case = self.cases[index % len(self.cases)]
+            matrix = random_map(
+                self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips
+            )
+            centre = self._centre(case, generator)
+            x, target = sample_patch(
+                case.x.float(), case.labels, centre=centre, patch=self.patch, matrix=matrix, classes=classes
+            )
+            rows.append((x, target, case.spacing))
+        x, target, spacing = (torch.stack(part) for part in zip(*rows, strict=True))
+        if self.vary:
+            x = vary_intensity(x, generator, strength=self.vary)
+        if self.network.preparation.intensity in ("range", "windows"):
+            x = x.clamp(0, 1)
+        return {"x": x, "target": target, "spacing": spacing}
+
+    def _centre(self, case: VolumeCase, generator: torch.Generator) -> list[float]:
+        """The middle of a patch, in voxels: on a voxel of a class, or anywhere that keeps the patch inside.
+
+        Where the patch is larger than the scan, the scan lies anywhere in the patch.
+        """
+        draw = torch.rand(3, generator=generator)
+        if torch.rand((), generator=generator) < self.foreground:
+            present = case.labels.unique()
+            present = present[present > 0]
+            if len(present):
+                value = present[torch.randint(len(present), (), generator=generator)]
+                places = (case.labels == value).nonzero()
+                place = places[torch.randint(len(places), (), generator=generator)]
+                return [float(v) for v in place]
+        return [
+            (n - 1) / 2 + (float(u) - 0.5) * abs(n - p)
+            for u, n, p in zip(draw, case.labels.shape, self.patch, strict=True)
+        ]
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.network(batch["x"], batch["spacing"])
+        total = weights = 0.0
+        loss = logits[0].new_zeros(())
+        for level, part in enumerate(logits):  # deep supervision: half the weight a level (nnU-Net)
+            target = batch["target"]
+            if level:
+                small = nn.functional.interpolate(target[:, None].float(), part.shape[2:], mode="nearest")
+                target = small[:, 0].long()
+            loss = loss + self.loss(part, target) / 2**level
+            weights += 1 / 2**level
+        total = loss / weights
+        return {"loss": total, "dice": dice(logits[0].argmax(1), batch["target"], len(self.network.labels)).nanmean()}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Mean Dice of the classes over held-out scans, on the model's grid ("score"), and of each class."""
+        rows = []
+        for case in self.held[: self.checked]:
+            found = self.network.label(case.grid(self.network.preparation))
+            rows.append(dice(torch.from_numpy(found), case.labels, len(self.network.labels)))
+        each = torch.stack(rows).nanmean(0)
+        return {"score": float(each.nanmean()), **dict(zip(self.network.labels, each.tolist(), strict=True))}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """All that learns, at one rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+
+    def save(self, folder: Path) -> None:
+        """A folder for `medfm.segmenter.load_segmenter`."""
+        self.network.save(folder)
+
+
+def dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """(classes,) Dice of label maps over all their voxels; NaN for a class that is in neither."""
+    scores = []
+    for value in range(1, classes + 1):
+        a, b = found == value, truth == value
+        total = a.sum() + b.sum()
+        scores.append(2 * (a & b).sum() / total if total else torch.tensor(torch.nan))
+    return torch.stack(scores)
+
+
+def about(data: dict[str, Any], cases: list[VolumeCase], held: list[VolumeCase]) -> dict[str, Any]:
+    """What a card must say of the data, without where it lay: names of the set and of the held-out cases."""
+    return {
+        "data": Path(str(data["train"])).name,
+        "trained on": len(cases),
+        "held out": sorted({c.patient for c in held}),
+    }

@@ -1,0 +1,29 @@
+"""Organs and lesions outlined: a scan in, a mask on the scan's own grid out, with each structure's millilitres."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medfm.grid import resample_labels
+from medfm.scan import Mask, Scan
+
+if TYPE_CHECKING:
+    from medfm.segmenter import Segmenter
+
+__all__ = ["segment", "volumes"]
+
+
+def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
+    """The structures of `model.labels` in `scan`, in the scan's own space: (D, H, W), values 1, 2, ...
+
+    The scan is read tile by tile where it is larger than the model's patch. flip: look at mirrored tiles as well, where
+    the model was trained on them; better by little, slower by the number of mirrors.
+    """
+    labels = model.label(model.preparation(scan), flip=flip)
+    shape = (scan.data.shape[1], scan.data.shape[2], scan.data.shape[3])
+    return Mask(resample_labels(labels, shape), scan.affine, dict(enumerate(model.labels, 1)))
+
+
+def volumes(mask: Mask) -> dict[str, float]:
+    """Millilitres of each label of a mask, 0.0 for one that was not found."""
+    return {about["name"]: about["ml"] for about in mask.to_dict()["labels"].values()}

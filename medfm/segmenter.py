@@ -1,0 +1,133 @@
+"""Segmenter: encoder + decoder + how a scan is read for them, as one folder; load and save."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medfm import assets, config
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.grid import Grid, GridPrepare
+from medfm.heads.segment import SegmentHead
+from medfm.nn.tiles import Part, label_tiles
+
+__all__ = ["Segmenter", "load_segmenter"]
+
+
+class Segmenter(nn.Module):
+    """Names every voxel of a scan: softmax over the background and `labels`.
+
+    `medfm.json` of its folder holds kind: "segment" and these arguments; `segment.safetensors` the weights in half
+    precision, without those that a shared encoder brings along.
+
+    Args:
+        encoder: a node of configs. head: arguments of `SegmentHead`.
+        labels: names of the classes 1, 2, ...
+        prepare: fields of `GridPrepare`.
+        patch: (D, H, W) voxels that are read at once; larger scans are read in overlapping tiles.
+        flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself.
+        about: what the model is and was trained on, for people; kept as it is.
+    """
+
+    def __init__(
+        self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
+        patch: list[int], flips: str = "", about: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.settings = {
+            "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
+            "about": about or {},
+        }  # fmt: skip
+        self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
+        self.preparation = GridPrepare.from_dict(prepare)
+        self.encoder = config.build("encoders", encoder)
+        self.head = SegmentHead(self.encoder.channels, self.encoder.strides, len(labels) + 1, **head)
+        self.name = ""
+        for part in (self.encoder, self.head):
+            if getattr(part, "ndim", 2) == 3:  # a quarter less time for a step on CPU
+                part.to(memory_format=torch.channels_last_3d)
+
+    def forward(self, x: Tensor, spacing: Tensor) -> list[Tensor]:
+        """x: (B, C, D, H, W); spacing: (B, 3) mm -> logits (B, 1 + K, D, H, W), coarser ones after them in training."""
+        if self.head.ndim == 3:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        logits: list[Tensor] = self.head(self.encoder(x, spacing), x.shape[2:])
+        return logits
+
+    @torch.inference_mode()
+    def label(self, grid: Grid, *, flip: bool = False) -> NDArray[np.uint8]:
+        """The class of each voxel of `grid`, (D, H, W). flip: also look at the mirrored tiles (see `flips`)."""
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        names = self.flips if flip else ""
+        mirrors = [axes for count in range(len(names) + 1) for axes in combinations(names, count)]
+
+        def predict(part: Part) -> Tensor:
+            x = grid.numbers(part)[None]
+            sizes = x.shape[2:]
+            x = F.pad(x, self._margin(sizes), mode="replicate")
+            total: Tensor | None = None
+            for mirror in mirrors:
+                axes = ["DHW".index(name) + 2 for name in mirror]
+                p = self(x.flip(axes), spacing)[0].flip(axes).softmax(1)
+                total = p if total is None else total.add_(p)
+            assert total is not None
+            return total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(mirrors)
+
+        return label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
+
+    def _margin(self, sizes: Sequence[int]) -> list[int]:
+        """What small scans lack: normalisation needs more than one voxel at the coarsest level."""
+        pads: list[int] = []
+        for size, stride in zip(sizes[::-1], self.encoder.strides[-1][::-1], strict=True):
+            pads += [0, max(0, stride + 1 - size) if stride > 1 else 0]
+        return pads
+
+    def save(self, folder: Path) -> None:
+        """Write `medfm.json` and `segment.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
+        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
+        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
+        save_file(halves, folder / "segment.safetensors")
+        (folder / "medfm.json").write_text(json.dumps({"kind": "segment", **self.settings}, indent=1) + "\n")
+
+
+def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
+    """Load a shipped segmentation model by name ("hippocampus"), or a folder that training left.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
+    """
+    folder = assets.adapter_folder(name)
+    settings = json.loads((folder / "medfm.json").read_text())
+    if (kind := settings.pop("kind", "answers")) != "segment":
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'segment'. "
+            f"Shipped are: {', '.join(segmenters()) or 'none'}"
+        )
+    model = Segmenter(**settings)
+    tensors = load_file(folder / "segment.safetensors")
+    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    missing, unknown = model.load_state_dict(floats, strict=False)
+    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
+    if unknown or set(missing) - kept:
+        wrong = sorted([*unknown, *(set(missing) - kept)])
+        raise AdapterMismatch(f"{folder.name}: medfm.json and segment.safetensors do not fit each other: {wrong[:3]}")
+    model.name = folder.name
+    return model.eval().to(device)
+
+
+def segmenters() -> list[str]:
+    """Names of the shipped segmentation models."""
+    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
+    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "segment"]
