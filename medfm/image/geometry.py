@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
-__all__ = ["corners_of"]
+__all__ = ["corners_of", "rectangle_of"]
 
 _Corner = tuple[float, float, float]
 # For each plane: the voxel axis (0 = W, 1 = H, 2 = D) that slice, row and column run along, and whether backwards.
@@ -43,3 +43,23 @@ def corners_of(
     )
     mm = points @ scan.affine[:3].T
     return tuple(mm.min(0).tolist()), tuple(mm.max(0).tolist())
+
+
+def rectangle_of(
+    scan: Scan, low: tuple[float, ...], high: tuple[float, ...], *, plane: str | None = None
+) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of a box on the displayed slices of `plane`, as shares of their width and height.
+
+    low, high: corners as `corners_of` gives them, in RAS mm or in pixels of a picture.
+    """
+    depth, height, width = scan.data.shape[1:]
+    if len(low) == 2:
+        return low[0] / width, low[1] / height, high[0] / width, high[1] / height
+    back = np.linalg.inv(scan.affine)
+    points = np.array([[*corner, 1] for corner in product(*zip(low, high, strict=True))]) @ back[:3].T + 0.5
+    _, row, column = _ORDER[plane or scan.best_plane or "axial"]
+    shares = []
+    for axis, backwards in (column, row):
+        edges = np.clip(np.array([points[:, axis].min(), points[:, axis].max()]) / (width, height, depth)[axis], 0, 1)
+        shares.append((1 - edges[1], 1 - edges[0]) if backwards else (edges[0], edges[1]))
+    return float(shares[0][0]), float(shares[1][0]), float(shares[0][1]), float(shares[1][1])

@@ -1,0 +1,132 @@
+"""A report as PDF: the sentences with what they rest on, and key images with the boxes drawn in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfm.export.library import library
+from medfm.export.words import TITLES, evidence_line, leaving, note
+from medfm.image.display import slice_picture
+from medfm.image.geometry import rectangle_of
+from medfm.language.vocabulary import LESIONS
+from medfm.scan import Box, Report, Scan
+
+__all__ = ["key_boxes", "pdf"]
+
+_GREY, _BLACK, _AMBER = (100, 100, 100), (0, 0, 0), (176, 96, 0)
+_KEY_IMAGES = 4
+
+
+def pdf(report: Report, *, scan: Scan | None = None) -> bytes:
+    """A4, the watermark on every page, up to four key images of `scan`.
+
+    The built-in fonts know Latin-1; other characters are shown as "?".
+    """
+    page = _sheet(report.watermark)
+    page.set_font("Helvetica", "B", 16)
+    _line(page, 9, "Report" if report.final else "Report (draft)")
+    page.set_font("Helvetica", "", 10)
+    for name, text in report.context.items():
+        _line(page, 5, f"{TITLES.get(name, name)}: {text}")
+    for section, sentences in leaving(report):
+        page.ln(2)
+        page.set_font("Helvetica", "B", 12)
+        _line(page, 7, section.title)
+        for sentence in sentences:
+            page.set_text_color(*(_AMBER if sentence.abstained else _BLACK))
+            page.set_font("Helvetica", "I" if sentence.abstained else "", 10.5)
+            _line(page, 5.5, sentence.text)
+            page.set_text_color(*_GREY)
+            page.set_font("Helvetica", "", 8)
+            for line in (note(sentence), *(evidence_line(item) for item in sentence.evidence)):
+                _line(page, 4, line, indent=5)
+            page.set_text_color(*_BLACK)
+    if scan is not None:
+        _key_images(page, report, scan)
+    return bytes(page.output())
+
+
+def key_boxes(report: Report) -> list[Box]:
+    """Boxes worth a picture: of lesions first, each structure once, at most four."""
+    boxes: dict[str, Box] = {}
+    stated = [s for _, sentences in leaving(report) for s in sentences]
+    for sentence in sorted(stated, key=lambda s: (s.abstained, not any(f.finding in LESIONS for f in s.findings))):
+        for item in sentence.evidence:
+            if isinstance(item, Box) and len(boxes) < _KEY_IMAGES:
+                boxes.setdefault(item.label, item)
+    return list(boxes.values())
+
+
+def _sheet(watermark: str) -> Any:
+    base = library("fpdf").FPDF
+
+    class Sheet(base):  # type: ignore[misc, valid-type]  # fpdf calls header and footer of a subclass
+        def header(self) -> None:
+            self.set_font("Helvetica", "B", 8)
+            self.set_text_color(*_AMBER)
+            self.cell(0, 5, _latin(watermark), align="C", new_x="LMARGIN", new_y="NEXT")
+            self.set_text_color(*_BLACK)
+
+        def footer(self) -> None:
+            self.set_y(-12)
+            self.set_font("Helvetica", "", 8)
+            self.set_text_color(*_GREY)
+            self.cell(0, 5, f"{self.page_no()} / {{nb}}", align="C")
+
+    sheet = Sheet(format="A4")
+    sheet.set_title("Report (draft)")
+    sheet.set_auto_page_break(True, margin=15)
+    sheet.add_page()
+    return sheet
+
+
+def _line(page: Any, height: float, text: str, *, indent: float = 0) -> None:
+    page.set_x(page.l_margin + indent)
+    page.multi_cell(0, height, _latin(text), new_x="LMARGIN", new_y="NEXT")
+
+
+def _latin(text: str) -> str:
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return plain.encode("latin-1", "replace").decode("latin-1")
+
+
+def _key_images(page: Any, report: Report, scan: Scan) -> None:
+    """Two a row, each with its box and a line beneath."""
+    from PIL import Image
+
+    boxes = key_boxes(report)
+    if not boxes:
+        return
+    page.ln(3)
+    page.set_font("Helvetica", "B", 12)
+    _line(page, 7, "Key images")
+    width, gap, page_end = 85.0, 8.0, page.h - 18
+    pictures = [_drawn(scan, box) for box in boxes]
+    for start in range(0, len(boxes), 2):
+        row = list(zip(boxes, pictures, strict=True))[start : start + 2]
+        height = max(width * picture.shape[0] / picture.shape[1] for _, picture in row)
+        if page.get_y() + height + 8 > page_end:
+            page.add_page()
+        top = page.get_y()
+        for number, (box, picture) in enumerate(row):
+            x = page.l_margin + number * (width + gap)
+            page.image(Image.fromarray(picture), x=x, y=top, w=width)
+            page.set_font("Helvetica", "", 8)
+            page.set_xy(x, top + height + 1)
+            page.multi_cell(width, 4, _latin(evidence_line(box)))
+        page.set_xy(page.l_margin, top + height + 11)
+
+
+def _drawn(scan: Scan, box: Box) -> NDArray[np.uint8]:
+    """The slice in which the box is clearest, with the box in it."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(slice_picture(scan, box.slice or 0))
+    left, top, right, bottom = rectangle_of(scan, box.low, box.high)
+    w, h = picture.size
+    corners = (left * w, top * h, right * w, bottom * h)
+    ImageDraw.Draw(picture).rectangle(corners, outline=(255, 176, 0), width=3)
+    return np.asarray(picture)
