@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medfm.model import load
-    from medfm.predict import ask, ask_many, segment, stream
+    from medfm.predict import ask, ask_many, report, segment, stream
     from medfm.scan import Scan
     from medfm.segmenter import load_segmenter
 
     __version__: str
 
-__all__ = ["Scan", "__version__", "ask", "ask_many", "load", "load_segmenter", "segment", "stream"]
+__all__ = ["Scan", "__version__", "ask", "ask_many", "load", "load_segmenter", "report", "segment", "stream"]
 
 # `import medfm` must cost milliseconds: torch and the readers arrive with the first name that needs them.
 _HOMES = {
@@ -22,6 +22,7 @@ _HOMES = {
     "ask_many": "medfm.predict",
     "load": "medfm.model",
     "load_segmenter": "medfm.segmenter",
+    "report": "medfm.predict",
     "segment": "medfm.predict",
     "stream": "medfm.predict",
 }

@@ -17,6 +17,7 @@ __all__ = [
     "exact_match",
     "expected_calibration_error",
     "normalise_answer",
+    "risk_coverage",
     "token_f1",
 ]
 
@@ -126,3 +127,20 @@ def expected_calibration_error(confidence: Sequence[float], correct: Sequence[fl
     return float(
         binary_calibration_error(torch.tensor(confidence), torch.tensor(correct).int(), n_bins=bins, norm="l1")
     )
+
+
+def risk_coverage(confidence: Sequence[float], correct: Sequence[float]) -> list[dict[str, float]]:
+    """The risk-coverage curve (Geifman & El-Yaniv, NeurIPS 2017): for each confidence asked for, what is left.
+
+    Returns, from the lowest threshold to the highest, {threshold, coverage (share kept), risk (share of those wrong)}.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_precision_recall_curve
+
+    sure = torch.tensor(confidence, dtype=torch.float64)
+    # the precision of "this is right" among those at least so sure is one minus the risk
+    precision, _, thresholds = binary_precision_recall_curve(sure, torch.tensor(correct).int())
+    return [
+        {"threshold": float(t), "coverage": float((sure >= t).double().mean()), "risk": 1.0 - float(p)}
+        for t, p in zip(thresholds, precision[:-1], strict=True)
+    ]

@@ -1,9 +1,11 @@
-"""The command line: `medfm ask | chat | evaluate | train | models | doctor`."""
+"""The command line: `medfm ask | report | chat | evaluate | train | models | doctor`."""
 
 from __future__ import annotations
 
 import sys
 
+import medfm.cli.reporting  # noqa: F401  (hangs its commands on the app)
+from medfm.cli import segmenting  # noqa: F401  (hangs its commands on the app)
 from medfm.cli.commands import app
 from medfm.errors import MedfmError, SeriesChoice
 

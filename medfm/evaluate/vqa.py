@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medfm.model import MedFM
     from medfm.scan import Answer, Scan
 
-__all__ = ["blank_like", "evaluate_vqa", "model_hash"]
+__all__ = ["blank_like", "evaluate_vqa", "model_hash", "progress"]
 
 _AIR = -1024  # HU; 0 HU would be a grey image of water
 
@@ -117,7 +117,7 @@ def _predict(model: MedFM, rows: Sequence[Row], root: Path, path: Path, digest: 
         if row.number not in done:
             waiting[row.image].append(row)
     blank_answers: dict[tuple[str, str], Answer] = {}
-    with _progress() as bar, path.open("a", encoding="utf-8") as file:
+    with progress() as bar, path.open("a", encoding="utf-8") as file:
         task = bar.add_task("questions", total=len(rows), completed=len(done))
         for image, group in waiting.items():
             for record in _ask_about(model, root, image, group, blank_answers):
@@ -180,7 +180,8 @@ def _record(row: Row, answer: Answer | None, blank: Answer | None, error: str | 
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress() -> Iterator[Progress]:
+    """A bar with the time left, on the standard error."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

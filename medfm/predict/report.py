@@ -16,7 +16,7 @@ from medfm.scan import Finding, Report, Scan, Section, Sentence
 if TYPE_CHECKING:
     from medfm.model import MedFM
 
-__all__ = ["compose", "report"]
+__all__ = ["compose", "report", "write_up"]
 
 _LIMITS = {"state": 0.5, "mention": 0.3, "absent": 0.15}
 _NOT_IN_VIEW = ("liver", "spleen", "kidney", "heart", "lung", "bladder")  # worth a word where the trunk was imaged
@@ -35,11 +35,18 @@ def report(
     indication, history, labs: text, kept in the report; a disease that the first two name gets its own word in the
     impression. prior: an earlier scan, its report, or the text of one; the section Comparison says what changed.
     """
-    seen = look(model, scan, plane=plane)
+    context = {"indication": indication, "history": history, "labs": labs}
+    return write_up(model, scan, look(model, scan, plane=plane), context=context, prior=prior, plane=plane)
+
+
+def write_up(
+    model: MedFM, scan: Scan, seen: Look, *, context: Mapping[str, str | None] | None = None,
+    prior: Scan | Report | str | None = None, plane: str | None = None,
+) -> Report:  # fmt: skip
+    """The report of a scan that has been looked at; `report` is this after `look`."""
     limits = {**_LIMITS, **(getattr(model.config, "report", None) or {}).get("limits", {})}
-    told = {"indication": indication, "history": history, "labs": labs}
-    told["prior"] = prior if isinstance(prior, str) else None
-    asked = " ".join(text for name in ("indication", "history") if (text := told[name]))
+    told = {**(context or {}), "prior": prior if isinstance(prior, str) else None}
+    asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
     draft = compose(seen, limits, asked=asked)
     comparison = None if prior is None else _comparison(model, draft, seen, prior, limits, plane)
     return replace(

@@ -1,0 +1,110 @@
+"""`medfm report` and `medfm evaluate report`: a draft on screen or in files, and how good such drafts are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medfm.cli.app import Adapter, Plane, app, evaluate
+
+if TYPE_CHECKING:
+    from medfm.scan import Scan
+
+__all__ = ["evaluate_report", "report"]
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("-o", "--output", help=".md .pdf .json .fhir.json .dcm; may be given again.", metavar="FILE"),
+    ] = None,
+    indication: Annotated[str | None, typer.Option(help="Why the examination was made.", metavar="TEXT")] = None,
+    history: Annotated[str | None, typer.Option(help="What is known of the patient.", metavar="TEXT")] = None,
+    labs: Annotated[str | None, typer.Option(help="Laboratory values.", metavar="TEXT")] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="An earlier scan, or its report: a .txt or .md file, or the text.", metavar="PRIOR"),
+    ] = None,
+    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
+    adapter: Adapter = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
+) -> None:
+    """Draft a report: technique, findings by region, impression, each sentence with what it rests on."""
+    from medfm.cli import show
+    from medfm.export import FORMATS, save_report
+
+    for wanted in output or []:  # a wrong ending is told before the model loads
+        if not wanted.name.lower().endswith(FORMATS):
+            raise typer.BadParameter(f"{wanted.name}: choose one of {', '.join(FORMATS)}", param_hint="-o")
+    import medfm
+    from medfm.export.markdown import markdown
+    from medfm.predict import report as draft
+
+    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
+    image = medfm.Scan.read(file, series=number)
+    before = _prior(prior)
+    show.scan(image)
+    with show.waiting("loading the model"):
+        model = medfm.load(adapter)
+    with show.waiting("looking"):
+        made = draft(
+            model, image, indication=indication, history=history, labs=labs, prior=before,
+            plane=plane.value if plane else None,
+        )  # fmt: skip
+    for wanted in output or []:
+        save_report(made, wanted, scan=image, source=[file])
+        show.note(f"written: {wanted}")
+    if as_json:
+        print(json.dumps(made.to_dict(), ensure_ascii=False))
+    elif not output:
+        print(show.printable(markdown(made)))
+    show.disclaimer()
+
+
+def _prior(given: str | None) -> Scan | str | None:
+    """A file is read, as text or as a scan by its ending; anything else is the text itself."""
+    if given is None:
+        return None
+    path = Path(given)
+    if len(given) > 250 or not path.exists():
+        return given
+    if path.suffix.lower() in (".txt", ".md"):
+        return path.read_text(encoding="utf-8", errors="replace")
+    import medfm
+
+    return medfm.Scan.read(path)
+
+
+@evaluate.command("report")
+def evaluate_report(
+    data: Annotated[
+        Path,
+        typer.Argument(help="JSON lines: image, question, answer; boxes.json beside images.", metavar="DATA.jsonl"),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for predictions.jsonl and metrics.json.", metavar="DIR")],
+    adapter: Adapter = "default",
+    baseline_data: Annotated[
+        Path | None, typer.Option(help="Where the most frequent reports are learned.", metavar="TRAIN.jsonl")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.", metavar="N")] = None,
+) -> None:
+    """Facts of drafted reports against the truth, beside blank images, other images and the most frequent report."""
+    from rich.console import Console
+
+    from medfm.cli import show
+    from medfm.evaluate.report import evaluate_report as run
+    from medfm.evaluate.report import read_items
+    from medfm.evaluate.score_report import report_table
+
+    read_items(data, limit=1)
+    import medfm
+
+    metrics = run(medfm.load(adapter), data, output=output, baseline_data=baseline_data, limit=limit)
+    Console(stderr=True, highlight=False).print(report_table(metrics))
+    show.note(f"written: {output / 'metrics.json'} and {output / 'predictions.jsonl'}")
