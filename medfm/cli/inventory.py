@@ -37,11 +37,18 @@ def _card(folder: Path) -> AdapterCard:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return AdapterCard(
         name=folder.name,
-        base=Path(about["language"]).name,  # a folder, where somebody trained on a base of their own
+        base=_base(about),
         size=f"{size / 1e6:.1f} MB",
         licence=str(header.get("license", "not said")),
         figure=_figure(folder / "metrics.json"),
     )
+
+
+def _base(about: dict[str, Any]) -> str:
+    """The language model, or what else the folder holds; a folder where somebody trained on a base of their own."""
+    if about.get("kind") == "segment":
+        return f"segments {len(about['labels'])} structures"
+    return Path(about["language"]).name
 
 
 def _yaml_header(text: str) -> dict[str, Any]:
@@ -58,6 +65,10 @@ def _figure(path: Path) -> str:
         return "not measured"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     value, low, high, n = (metrics["overall"][key] for key in ("value", "low", "high", "n"))
+    if metrics.get("format") == "medfm.segment-metrics":
+        return (
+            f"Dice {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f}) on {n} scans of {metrics['data']['name']}"
+        )
     figure = f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {n} on {metrics['data']['file']}"
     return f"{figure}; blank image {100 * metrics['blank_image']['value']:.1f} %"
 

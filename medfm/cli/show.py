@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medfm.cli.words import DISCLAIMER, about_answer, about_scan, evidence
+from medfm.assistant.words import DISCLAIMER, about_answer, about_scan, evidence
 
 if TYPE_CHECKING:
     from medfm.cli.doctor import Finding
@@ -28,6 +28,7 @@ __all__ = [
     "failure",
     "findings",
     "note",
+    "overlap",
     "printable",
     "prompt",
     "question",
@@ -111,6 +112,14 @@ def evaluation(metrics: dict[str, Any], output: Path) -> None:
 
     _err().print(table(metrics))
     note(f"written: {output / 'metrics.json'} and {output / 'predictions.jsonl'}")
+
+
+def overlap(metrics: dict[str, Any], output: Path) -> None:
+    """The agreement of label maps as a table, and where it lies."""
+    from medfm.evaluate.overlap import overlap_table
+
+    _err().print(overlap_table(metrics))
+    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 
 def adapters() -> None:

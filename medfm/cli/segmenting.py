@@ -1,0 +1,101 @@
+"""`medfm segment` and `medfm evaluate segment`: outlines and millilitres, and how well they agree with people's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medfm.cli.app import app, evaluate
+
+__all__ = ["evaluate_segment", "segment"]
+
+Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirrored scan too, where the model was trained so.")]
+
+
+@app.command()
+def segment(
+    file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
+    output: Annotated[Path, typer.Option(help="Where the label map is written.", metavar="MASK.nii.gz")],
+    task: Annotated[
+        str, typer.Option(help="A segmentation model from `medfm models`, or a folder.", metavar="NAME")
+    ] = "hippocampus",
+    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    flip: Flip = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
+) -> None:
+    """Outline the structures that a model knows, and print the volume of each in millilitres."""
+    import json
+
+    from medfm.cli import show
+    from medfm.errors import ScanError
+
+    if not output.name.endswith((".nii", ".nii.gz")):  # told before the work is done
+        raise ScanError(f"--output {output.name}: masks are written as NIfTI; end the name in .nii or .nii.gz")
+    import medfm
+    from medfm.predict import volumes
+
+    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
+    scan = medfm.Scan.read(file, series=number)
+    show.scan(scan)
+    with show.waiting("segmenting"):
+        mask = medfm.segment(medfm.load_segmenter(task), scan, flip=flip)
+    mask.write(output)
+    found = volumes(mask)
+    if as_json:
+        typer.echo(json.dumps({"task": task, "ml": found, "spacing_known": scan.spacing_known}))
+    else:
+        for name, ml in found.items():
+            typer.echo(f"{name}\t{ml:.2f} ml" if scan.spacing_known else f"{name}\t{ml * 1000:.0f} voxels")
+    show.note(f"written: {output}")
+    show.disclaimer()
+
+
+@evaluate.command("segment")
+def evaluate_segment(
+    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    data: Annotated[
+        Path | None, typer.Argument(help="A data set: dataset.json or its folder, ...", metavar="[DATASET]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A segmentation model by name, or a folder.", metavar="NAME")] = "",
+    prediction: Annotated[
+        Path | None, typer.Option(help="A folder of masks, instead of a model.", metavar="DIR")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="What `--prediction` is held against.", metavar="DIR")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="VALUE=NAME of a label, where the data does not say.", metavar="VALUE=NAME")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
+    ] = False,
+    flip: Flip = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of NSD, in mm.")] = 1.0,
+) -> None:
+    """Dice, surface Dice and Hausdorff distance of a model on a data set, or of masks in a folder."""
+    from medfm.cli.show import overlap
+    from medfm.evaluate.segment import compare_masks
+    from medfm.evaluate.segment import evaluate_segment as run
+
+    labels = _labels(label or [])
+    if prediction is not None and truth is not None:
+        metrics = compare_masks(prediction, truth, output=output, labels=labels, tolerance=tolerance)
+    elif data is not None and model:
+        from medfm.segmenter import load_segmenter
+
+        metrics = run(
+            load_segmenter(model), data, output=output, held_out=held_out, labels=labels, flip=flip, limit=limit,
+            tolerance=tolerance,
+        )  # fmt: skip
+    else:
+        raise typer.BadParameter("give DATASET and --model NAME, or --prediction DIR and --truth DIR")
+    overlap(metrics, output)
+
+
+def _labels(words: list[str]) -> dict[int, str] | None:
+    pairs = [word.partition("=") for word in words]
+    for value, _, name in pairs:
+        if not value.isdecimal() or not name:
+            raise typer.BadParameter(f"--label {value}: expected VALUE=NAME, say --label 1=liver")
+    return {int(value): name for value, _, name in pairs} or None

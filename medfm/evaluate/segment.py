@@ -1,0 +1,126 @@
+"""A segmentation model on a data set with label maps, or a folder of masks beside the truth."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medfm.data.volumes import LabelledScans, find_pairs, read_labels
+from medfm.errors import DataError
+from medfm.evaluate.overlap import agreement, figures
+from medfm.scan import Scan
+
+if TYPE_CHECKING:
+    from medfm.segmenter import Segmenter
+
+__all__ = ["compare_masks", "evaluate_segment"]
+
+Record = dict[str, Any]
+
+
+def evaluate_segment(
+    model: Segmenter, data: Path, *, output: Path, held_out: bool = False, labels: Mapping[int, str] | None = None,
+    flip: bool = False, limit: int | None = None, tolerance: float = 1.0, resamples: int = 2000, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Segment every scan of a data set; write `output/cases.jsonl` and `output/metrics.json`, return the metrics.
+
+    data: see `medfm.data.volumes.find_pairs`. labels: value -> name, where the data set does not name them. Classes are
+    matched by name; one that the model does not know counts as not found. held_out: only the patients that the model's
+    folder lists as held out of its training. flip: see `medfm.segment`. tolerance: mm, of NSD.
+
+    Raises:
+        DataError: no such data, no class in common, or nobody was held out.
+    """
+    found = find_pairs(data, labels=labels)
+    names = list(found.labels.values())
+    if not set(names) & set(model.labels):
+        raise DataError(f"the model knows {model.labels}, the data {names}: no class in common; give --labels")
+    pairs = found.pairs
+    if held_out:
+        held = set(model.settings["about"].get("held out", []))
+        pairs = [p for p in pairs if p.patient in held]
+        if not pairs:
+            raise DataError(f"none of the {len(found.pairs)} scans is of a patient held out of the model's training")
+    chosen = LabelledScans(found.name, pairs[:limit], found.labels)
+    records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance))
+    about = {"name": model.name, "flip": flip, "held_out_only": held_out}
+    seconds = float(np.median([r["seconds"] for r in records]))
+    return _written(
+        records, chosen, {**about, "seconds_per_scan": round(seconds, 3)}, output, resamples, seed, tolerance
+    )
+
+
+def compare_masks(
+    prediction: Path, truth: Path, *, output: Path, labels: Mapping[int, str] | None = None, tolerance: float = 1.0,
+    resamples: int = 2000, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure masks that lie in a folder against those of the same file name in another.
+
+    labels: value -> name; default: the values of the truth, by number. Raises DataError for a truth without a
+    prediction, and for two that are not on one grid.
+    """
+    files = sorted(p for p in truth.iterdir() if p.is_file() and not p.name.startswith("."))
+    missing = [p.name for p in files if not (prediction / p.name).exists()]
+    if not files or missing:
+        raise DataError(f"{prediction} lacks {len(missing)} of {len(files)} files of {truth}: {missing[:3]}")
+    read = [(p.name, Scan.read(prediction / p.name), Scan.read(p)) for p in files]
+    values = sorted({int(v) for _, _, drawn in read for v in np.unique(drawn.data)} - {0})
+    named = dict(labels) if labels else {v: str(v) for v in values}
+    records = []
+    for name, one, other in read:
+        if one.data.shape != other.data.shape or not np.allclose(one.affine, other.affine, atol=0.1):
+            raise DataError(f"{name}: prediction {one.data.shape} and truth {other.data.shape} are not on one grid")
+        maps = []
+        for scan in (one, other):
+            numbered = np.zeros(scan.data.shape[1:], dtype=np.uint8)
+            for number, value in enumerate(named, 1):
+                numbered[scan.data[0] == value] = number
+            maps.append(numbered)
+        d, h, w = other.spacing[::-1]
+        classes = agreement(*maps, spacing=(d, h, w), labels=list(named.values()), tolerance=tolerance)
+        records.append({"case": name, "patient": name, "classes": classes})
+    chosen = LabelledScans(truth.resolve().name, [], named)
+    return _written(records, chosen, {"name": prediction.resolve().name}, output, resamples, seed, tolerance)
+
+
+def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: float) -> Iterator[Record]:
+    from rich.progress import track
+
+    from medfm.predict import segment
+
+    names = list(data.labels.values())
+    table = np.zeros(256, dtype=np.uint8)  # the model's numbers to the data's
+    for number, name in enumerate(model.labels, 1):
+        table[number] = names.index(name) + 1 if name in names else 0
+    for pair in track(data.pairs, description="segmenting", transient=True):
+        scan, truth = read_labels(pair, data.labels)
+        start = time.perf_counter()
+        mask = segment(model, scan, flip=flip)
+        seconds = time.perf_counter() - start
+        d, h, w = scan.spacing[::-1]
+        classes = agreement(table[mask.array], truth, spacing=(d, h, w), labels=names, tolerance=tolerance)
+        yield {"case": pair.name, "patient": pair.patient, "seconds": round(seconds, 3), "classes": classes}
+
+
+def _written(
+    records: list[Record], data: LabelledScans, model: dict[str, Any], output: Path, resamples: int, seed: int,
+    tolerance: float,
+) -> dict[str, Any]:  # fmt: skip
+    names = list(data.labels.values())
+    metrics = figures(records, names, resamples=resamples, seed=seed)
+    metrics["model"] = model
+    metrics["data"] = {"name": data.name, "cases": len(records), "tolerance_mm": tolerance}
+    output.mkdir(parents=True, exist_ok=True)
+    plain = [{**r, "classes": {n: _json(c) for n, c in r["classes"].items()}} for r in records]
+    (output / "cases.jsonl").write_text("".join(json.dumps(r) + "\n" for r in plain))
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def _json(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else round(value, 5) for key, value in values.items()}
