@@ -54,14 +54,25 @@ def chat(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
     host: Annotated[str, typer.Option(help="Other machines reach the page only if you change this.")] = "127.0.0.1",
     adapter: Adapter = "default",
+    auth: Annotated[
+        Path | None, typer.Option(help="Lines of NAME:PASSWORD in a file only you can read.", metavar="FILE")
+    ] = None,
+    folder: Annotated[
+        list[Path] | None, typer.Option(help="Scans below DIR may be opened by path; may be repeated.", metavar="DIR")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="One line for each action, without patients' identity.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Open the chat page in a browser on this machine."""
+    """Serve the chat page: see a scan, ask about it, click on what an answer rests on."""
     import runpy
 
     from medfm.assets import root
+    from medfm.cli.access import logins
 
     # apps/ holds scripts, not packages, so the page is run as one and not imported
-    runpy.run_path(str(root() / "apps" / "chat" / "app.py"))["launch"](adapter, host=host, port=port)
+    page = runpy.run_path(str(root() / "apps" / "chat"))
+    page["launch"](adapter, host=host, port=port, auth=logins(auth, host), folders=tuple(folder or ()), audit=audit)
 
 
 @evaluate.command("vqa")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
+import time
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import medfm
+from medfm.assets import root
 
 ANSWERS = {
     "what modality is this?": "MRI",
@@ -29,6 +32,7 @@ class FakeModel:
         self.name = name
         self.config = types.SimpleNamespace(to_dict=lambda: {"name": name})
         self.weights = {"weight": torch.ones(2)}
+        self.vision = types.SimpleNamespace(structures=types.SimpleNamespace(labels=["Liver", "Heart"]))
         self.encoded: list[str] = []
         self.asked: list[str] = []
 
@@ -48,13 +52,28 @@ def _answer(model: FakeModel, scan: Any, question: str, *, plane: str | None = N
         bright = float(scan.data.mean()) > 60
         evidence = (Box("bright", (1.0, 2.0), (5.0, 6.0), score=0.8, slice=0),) if bright else ()
         return Answer("Yes" if bright else "No", confidence=0.8, evidence=evidence)
+    if "liver" in question.lower():
+        return Answer("On the right", confidence=0.83, evidence=(_middle_box(scan),))
     return Answer(ANSWERS.get(question, "I do not know that one"), confidence=0.95)
+
+
+def _middle_box(scan: Any) -> Any:
+    """A box off the middle of any scan, in its own space, clearest in a slice that is not the middle one."""
+    from medfm.scan import Box
+
+    depth, height, width = scan.data.shape[1:]
+    if scan.frame == "image":
+        return Box("Liver", (width * 0.1, height * 0.2), (width * 0.5, height * 0.6), score=0.83, slice=0)
+    corners = np.array([scan.affine[:3] @ (width * f, height * f, depth * f, 1) for f in (0.1, 0.4)])
+    low, high = (tuple(corner.tolist()) for corner in (corners.min(0), corners.max(0)))
+    return Box("Liver", low, high, score=0.83, slice=int(depth * 0.25))
 
 
 def _stream(model: FakeModel, scan: Any, question: str, *, plane: str | None = None) -> Iterator[str]:
     answer = _answer(model, scan, question)
     words = answer.text.split(" ")
     for i, word in enumerate(words):
+        time.sleep(0.1 if "slow" in question else 0)
         yield word if i == 0 else f" {word}"
     return answer  # the contract of the verb: pieces are yielded, the answer is returned
 
@@ -93,3 +112,30 @@ def pictures(tmp_path: Path) -> Path:
         Image.fromarray(texture + np.uint8(level)).save(tmp_path / f"{name}.png")
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     return tmp_path
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_verbs: FakeModel) -> Iterator[Any]:
+    """The chat page, served on a free port: address, folder, its parts and its modules.
+
+    It is a folder of scripts, which Python runs with that folder on the path; the same is done here.
+    """
+    folder = tmp_path / "served"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
+    scripts = root() / "apps" / "chat"
+    monkeypatch.syspath_prepend(str(scripts))
+    main = runpy.run_path(str(scripts / "__main__.py"), run_name="chat_main")
+    page, models = sys.modules["chat_page"], sys.modules["chat_models"]
+    sessions = main["Sessions"](folder / "sessions", audit=main["Audit"](folder / "audit.jsonl"))
+    parts = main["Parts"](sessions, main["Models"](medfm.model.load), "fake", ["fake"])
+    blocks = main["build"](parts)
+    _, address, _ = blocks.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, app_kwargs=main["app_arguments"](sessions),
+        **main["SWITCHES"],
+    )  # fmt: skip
+    yield types.SimpleNamespace(
+        address=address, folder=folder, parts=parts, page=page, models=models, main=types.SimpleNamespace(**main)
+    )
+    blocks.close()
+    for name in [name for name in sys.modules if name.startswith("chat_")]:
+        monkeypatch.delitem(sys.modules, name)

@@ -1,137 +1,239 @@
-"""The chat page through its own interface and, marked slow, through a real browser; a fake model behind it."""
+"""The chat page through its own interface, without a browser; a fake model behind it."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import socket
-import sys
-from collections.abc import Iterator
-from concurrent.futures import Future
+import threading
+import time
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
-from medfm.assets import root
+import medfm
 
-PAGE = root() / "apps" / "chat" / "app.py"
 BRIGHT = "is the picture bright?"
 
 
-@pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_verbs: Any) -> Iterator[ModuleType]:
-    """The page as a module; it is a script, so it is loaded by its path."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    spec = importlib.util.spec_from_file_location("chat_page", PAGE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "chat_page", module)
-    spec.loader.exec_module(module)
-    yield module
+class Tab:
+    """A client of the page: one session."""
+
+    def __init__(self, address: str) -> None:
+        from gradio_client import Client
+
+        self.client = Client(address, verbose=False, download_files=False)
+
+    def open(self, *files: Path, role: str = "current") -> tuple[Any, ...]:
+        """Upload; returns facts, viewer, conversation, series, role, question."""
+        from gradio_client import handle_file
+
+        return self.client.predict([handle_file(file) for file in files], role, api_name="/open")
 
 
 @pytest.fixture
-def loading(fake_verbs: Any) -> Future[Any]:
-    """A model that has been loaded."""
-    future: Future[Any] = Future()
-    future.set_result(fake_verbs)
-    return future
+def volume(tmp_path: Path) -> Path:
+    """A CT of 20 slices as NIfTI."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(-900, 400, (20, 40, 48)).astype(np.int16)
+    scan = medfm.Scan.from_array(data, affine=np.diag([2.0, 2.0, 5.0, 1.0]), modality="CT", units="HU")
+    scan.write(tmp_path / "ct.nii.gz")
+    return tmp_path / "ct.nii.gz"
 
 
-@pytest.fixture
-def address(app: ModuleType, loading: Future[Any]) -> Iterator[str]:
-    """The page, served on a free port."""
-    page = app.build(loading)
-    _, local, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.SWITCHES)
-    yield local
-    page.close()
+def session_of(chat: Any) -> Any:
+    """The only session that is open."""
+    (session,) = chat.parts.sessions._open.values()
+    return session
 
 
-def said(history: list[dict[str, Any]]) -> str:
-    content = history[-1]["content"]
-    return content if isinstance(content, str) else " ".join(part["text"] for part in content)
+def ask(chat: Any, session: Any, question: str) -> dict[str, Any]:
+    """One question through the page's own generator; the last turn."""
+    session.talk.turns.append(chat.page.Turn("person", question))
+    last = list(chat.page.reply(chat.parts, session, "fake"))[-1][0]
+    turn: dict[str, Any] = last["turns"][-1]
+    return turn
 
 
-def ask(client: Any, question: str) -> str:
-    message = {"role": "user", "content": [{"type": "text", "text": question}]}
-    return said(client.predict([message], api_name="/reply"))
+def test_a_scan_is_read_and_asked_about(chat: Any, pictures: Path) -> None:
+    tab = Tab(chat.address)
+    facts, viewer, *_ = tab.open(pictures / "bright.png")
+    assert "32 x 24" in facts["facts"][0]
+    assert viewer["current"]["kind"] == "picture"
+    session = session_of(chat)
+    turn = ask(chat, session, BRIGHT)
+    assert (turn["text"], turn["confidence"], turn["abstained"]) == ("Yes", 0.8, False)
+    assert turn["evidence"][0]["label"] == "bright"
+    declined = ask(chat, session, "is there a nodule?")
+    assert declined["abstained"]
+    assert "below" in declined["reason"]
 
 
-def test_a_scan_is_read_and_asked_about(address: str, pictures: Path, tmp_path: Path) -> None:
-    from gradio_client import Client, handle_file
-
-    client = Client(address, verbose=False, download_files=False)
-    assert "Open a scan first" in ask(client, BRIGHT)
-    facts = client.predict([handle_file(pictures / "bright.png")], api_name="/open")[1]
-    assert "32 x 24" in facts
-    reply = ask(client, BRIGHT)
-    assert reply.startswith("Yes\nconfidence moderate (0.80)")
-    assert "evidence: bright" in reply
-    assert ask(client, "is there a nodule?").startswith("not answered")
-    assert not list((tmp_path / "gradio").rglob("bright.png")), "an upload stays on the disk after it was read"
+def test_an_upload_lives_in_its_session_and_ends_with_it(chat: Any, pictures: Path) -> None:
+    Tab(chat.address).open(pictures / "bright.png")
+    session = session_of(chat)
+    assert not list(chat.folder.rglob("uploads/**/bright.png")), "an upload stays where other sessions' uploads are"
+    assert Path(session.files[0]).is_relative_to(session.folder)
+    chat.parts.sessions.idle = 0.0
+    time.sleep(0.01)
+    chat.parts.sessions.sweep()
+    assert not list((chat.folder / "sessions").iterdir())
+    assert session.talk.current is None
 
 
-def test_two_tabs_do_not_share_a_scan(address: str, pictures: Path) -> None:
-    from gradio_client import Client, handle_file
-
-    one, two = (Client(address, verbose=False, download_files=False) for _ in range(2))
-    one.predict([handle_file(pictures / "bright.png")], api_name="/open")
-    assert "Open a scan first" in ask(two, BRIGHT)
-    two.predict([handle_file(pictures / "dark.png")], api_name="/open")
-    assert ask(one, BRIGHT).startswith("Yes")
-    assert ask(two, BRIGHT).startswith("No")
-
-
-def test_a_file_that_is_no_scan_is_refused_in_words(address: str, pictures: Path, tmp_path: Path) -> None:
-    from gradio_client import Client, handle_file
-
-    client = Client(address, verbose=False, download_files=False)
-    facts = client.predict([handle_file(pictures / "broken.png")], api_name="/open")[1]
-    assert "broken.png" in facts
-    assert str(tmp_path) not in facts
+def test_two_tabs_do_not_share_a_scan(chat: Any, pictures: Path) -> None:
+    one, two = Tab(chat.address), Tab(chat.address)
+    one.open(pictures / "bright.png")
+    two.open(pictures / "dark.png")
+    first, second = chat.parts.sessions._open.values()
+    assert ask(chat, first, BRIGHT)["text"] == "Yes"
+    assert ask(chat, second, BRIGHT)["text"] == "No"
+    assert len(first.talk.turns) == len(second.talk.turns) == 2
 
 
-def test_a_question_waits_for_the_model_and_a_failed_load_is_said(app: ModuleType, pictures: Path) -> None:
-    import medfm
+def test_the_viewer_gets_a_file_only_with_token_and_cookie(chat: Any, volume: Path) -> None:
+    with httpx.Client() as browser:
+        browser.get(chat.address)
+        cookie = browser.cookies["medfm-browser"]
+        session = chat.parts.sessions.get((cookie, "tab"))
+        chat.page.show(chat.parts, session, lambda: medfm.Scan.read(volume), role="current")
+        url = chat.address + session.views["current"]["url"]
+        answer = browser.get(url)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        assert len(answer.content) > 20 * 40 * 48 * 2
+        assert httpx.get(url).status_code == 404, "another browser"
+        assert httpx.get(url, cookies={"medfm-browser": "made up"}).status_code == 404
+        for name in ("..%2Fupload%2F0%2Fct.nii.gz", "../../x", "current-0.exe"):
+            assert browser.get(url.rsplit("/", 1)[0] + "/" + name).status_code == 404
+
+
+def test_every_answer_of_the_server_forbids_other_hosts(chat: Any) -> None:
+    for path in ("", "medfm/static/viewer.js", "config"):
+        headers = httpx.get(chat.address + path).headers
+        assert "connect-src 'self'" in headers["content-security-policy"]
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_file_that_is_no_scan_is_refused_in_words(chat: Any, pictures: Path) -> None:
+    facts, *_ = Tab(chat.address).open(pictures / "broken.png")
+    assert "broken.png" in facts["error"]
+    assert str(chat.folder) not in facts["error"]
+    assert session_of(chat).token not in facts["error"]
+
+
+def test_bombs_and_names_that_leave_the_folder_are_refused(chat: Any, tmp_path: Path) -> None:
+    bomb, climbing = tmp_path / "bomb.zip", tmp_path / "climbing.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.dcm", bytes(200 * 2**20))
+    with zipfile.ZipFile(climbing, "w") as archive:
+        archive.writestr("../../evil.dcm", b"x" * 200)
+    tab = Tab(chat.address)
+    assert "bomb" in tab.open(bomb)[0]["error"]
+    assert "outside" in tab.open(climbing)[0]["error"]
+
+
+def test_series_are_offered_and_one_can_be_the_prior_of_another(chat: Any, tmp_path: Path) -> None:
+    for name, level in (("a", 100), ("b", -200)):
+        data = np.full((8, 16, 16), level, dtype=np.int16)
+        data[2:5, 4:9, 4:9] = 300
+        medfm.Scan.from_array(data, affine=np.eye(4) * 2, modality="CT", units="HU").write(tmp_path / f"{name}.nii.gz")
+    both = tmp_path / "study.zip"
+    with zipfile.ZipFile(both, "w") as archive:
+        for name in ("a.nii.gz", "b.nii.gz"):
+            archive.write(tmp_path / name, name)
+    tab = Tab(chat.address)
+    facts, _, _, series, *_ = tab.open(both)
+    assert "choose one" in facts["error"]
+    assert len(series["choices"]) == 2
+    names = [choice[0] for choice in series["choices"]]
+    tab.client.predict(names[0], "current", api_name="/series")
+    _, viewer, *_ = tab.client.predict(names[1], "prior", api_name="/series")
+    assert viewer["current"]["url"] != viewer["prior"]["url"]
+    session = session_of(chat)
+    compared = ask(chat, session, "compare the liver with the prior")
+    assert compared["tool"] == "compare"
+    assert {item["which"] for item in compared["evidence"]} == {"current", "prior"}
+
+
+def test_folders_open_only_below_the_roots(chat: Any, volume: Path, tmp_path: Path) -> None:
+    root = tmp_path / "open"
+    root.mkdir()
+    (root / "ct.nii.gz").write_bytes(volume.read_bytes())
+    (root / "link.nii.gz").symlink_to(volume)
+    intake = chat.page.Intake((root,))
+    assert intake.read_path(str(root / "ct.nii.gz")).data.shape[1] == 20
+    for path in (volume, root / "link.nii.gz", root / ".." / "ct.nii.gz", Path("/etc/passwd"), root / "missing"):
+        with pytest.raises(medfm.errors.ScanError, match="no such file or folder below"):
+            intake.read_path(str(path))
+    with pytest.raises(medfm.errors.ScanError, match="--folder"):
+        chat.page.Intake().read_path(str(root))
+
+
+def test_ten_sessions_wait_in_line_and_are_all_answered(chat: Any, pictures: Path) -> None:
+    scan = medfm.Scan.read(pictures / "bright.png")
+    places: list[int] = []
+    answers: list[str] = []
+
+    def one(number: int) -> None:
+        session = chat.parts.sessions.get(("browser", f"tab {number}"))
+        session.talk.open(scan)
+        session.talk.turns.append(chat.page.Turn("person", "slow question"))
+        for now, _ in chat.page.reply(chat.parts, session, "fake"):
+            places.append(sum(turn["state"] == "waiting" for turn in now["turns"]))
+        answers.append(now["turns"][-1]["text"])
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert answers == ["I do not know that one"] * 10
+    assert max(places) == 1, "nobody saw that others come first"
+
+
+def test_stop_ends_an_answer(chat: Any, pictures: Path) -> None:
+    session = chat.parts.sessions.get(("browser", "tab"))
+    session.talk.open(medfm.Scan.read(pictures / "bright.png"))
+    session.talk.turns.append(chat.page.Turn("person", "slow question"))
+    replies = chat.page.reply(chat.parts, session, "fake")
+    next(replies)
+    session.stopped.set()
+    now = list(replies)[-1][0]
+    assert now["turns"][-1]["state"] == "stopped"
+
+
+def test_a_failed_load_is_said(chat: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from medfm.errors import WeightsError
 
-    session = app.Session(scan=medfm.Scan.read(pictures / "dark.png"))
-    late: Future[Any] = Future()
-    replies = app.answer(late, session, BRIGHT)
-    assert "loading" in next(replies)
-    late.set_exception(WeightsError("no weights; three ways to get them"))
-    assert "three ways" in list(replies)[-1]
+    def load(name: str) -> Any:
+        raise WeightsError("no weights; three ways to get them")
+
+    chat.parts.models = chat.models.Models(load)
+    session = chat.parts.sessions.get(("browser", "tab"))
+    session.talk.open(medfm.Scan.read(pictures / "dark.png"))
+    assert "three ways" in ask(chat, session, BRIGHT)["text"]
 
 
-def test_series_are_offered_and_the_upload_kept_until_one_is_chosen(
-    app: ModuleType, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import medfm
-    from medfm.errors import SeriesChoice
-
-    scan = medfm.Scan.read(pictures / "dark.png")
-
-    def read(path: str, *, series: int | None = None) -> medfm.Scan:
-        if series is None:
-            raise SeriesChoice("two", ["MR t1", "MR t2"])
-        assert series == 1
-        return scan
-
-    monkeypatch.setattr(medfm.Scan, "read", read)
-    upload = pictures / "study.zip"
-    upload.write_bytes(b"")
-    session = app.Session()
-    _, choice, *_ = app.open_files([str(upload)], session)
-    assert choice["choices"] == ["0: MR t1", "1: MR t2"]
-    assert upload.exists()
-    app.open_series("1: MR t2", session)
-    assert session.scan is scan
-    assert not upload.exists()
+def test_the_audit_log_says_what_was_done_and_not_to_whom(chat: Any, pictures: Path) -> None:
+    secret = pictures / "Jane^Doe.png"
+    secret.write_bytes((pictures / "bright.png").read_bytes())
+    Tab(chat.address).open(secret)
+    ask(chat, session_of(chat), "does Jane Doe have a nodule?")
+    text = (chat.folder / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["action"] for line in lines] == ["open", "tool"]
+    assert lines[1]["tool"] == "ask"
+    assert lines[1]["outcome"] == "done"
+    assert "Doe" not in text
+    assert "nodule" not in text
 
 
-def test_nothing_is_looked_up_outside(app: ModuleType, loading: Future[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_looked_up_outside(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = socket.getaddrinfo
 
@@ -140,47 +242,14 @@ def test_nothing_is_looked_up_outside(app: ModuleType, loading: Future[Any], mon
         return real(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    page = app.build(loading)
-    page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.SWITCHES)
+    main: ModuleType = chat.main
+    page = main.build(chat.parts)
+    page.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True,
+        app_kwargs=main.app_arguments(chat.parts.sessions), **main.SWITCHES,
+    )  # fmt: skip
     page.close()
     assert set(asked) <= {"127.0.0.1", "localhost", "::1", "None"}
     assert page.analytics_enabled is False
     assert page.run_history is False
     assert page.share is False
-
-
-@pytest.mark.slow
-def test_in_a_browser(address: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    import shutil
-
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        pytest.skip("no chromium is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        outside: list[str] = []
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
-        page.goto(address)
-        page.get_by_role("button", name="Try: brain MR, a volume").click()
-        page.get_by_text("98 x 116 x 94").or_(page.locator("textarea[disabled]").first).first.wait_for()
-        page.get_by_label("range slider for Slice").or_(page.locator("input[type=range]")).first.wait_for(
-            timeout=20_000
-        )
-        box = page.get_by_placeholder("Ask about this scan")
-        hostile = "<img src=x onerror=\"document.title='stolen'\"> **bold** what is this?"
-        for text in (hostile, "what modality is this?", "is there a nodule?"):
-            box.fill(text)
-            box.press("Enter")
-            page.get_by_text("confidence").last.wait_for(timeout=20_000)
-            page.wait_for_timeout(1500)
-        assert page.title() == "medfm"
-        assert page.locator(".message img").count() == 0
-        assert page.get_by_text("**bold**").count() >= 1
-        assert not outside
-        page.get_by_label("number input for Slice").fill("60")
-        page.wait_for_timeout(1500)
-        page.screenshot(path=str(tmp_path / "chat.png"))
-        print(tmp_path / "chat.png")
-        browser.close()

@@ -1,0 +1,321 @@
+"""The page: what is on it and what happens on a click; scripts of static/ draw the JSON that is handed out here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from chat_models import Models
+from chat_server import COOKIE
+from chat_sessions import Desk, Key, Session, Sessions
+from chat_views import facts_of, talk_of, view_of, viewer_of
+
+import medfm
+from medfm.assistant import Intake, Turn
+from medfm.errors import MedfmError, SeriesChoice
+
+DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
+HOUR = 3600  # seconds after which an upload that was never opened is deleted
+Shown = tuple[Any, ...]
+
+
+@dataclass
+class Parts:
+    """What the page needs: sessions, models, the way in, the line in front of the model."""
+
+    sessions: Sessions
+    models: Models
+    adapter: str = "default"
+    adapters: list[str] = field(default_factory=list)
+    intake: Intake = field(default_factory=Intake)
+    desk: Desk = field(default_factory=Desk)
+
+    def session(self, request: gr.Request) -> Session:
+        """The session of the tab that sent a request."""
+        return self.sessions.get(key_of(request))
+
+
+def key_of(request: gr.Request) -> Key:
+    """Browser and tab. The tab's number is gradio's and not made to be a secret; the cookie is ours and is."""
+    cookies: Any = request.cookies
+    return str(dict(cookies).get(COOKIE, "")), str(request.session_hash)
+
+
+def drawn(script: str, *, events: str = "", **more: Any) -> gr.HTML:
+    """A component that a script of static/ draws from the JSON in its value. `events`: what it can trigger."""
+    load = (
+        f"/* {events} */ import(new URL('medfm/static/{script}', document.baseURI).href)"
+        ".then((part) => part.mount({ element, props, watch, trigger }))"
+        ".catch((error) => { element.textContent = 'This part of the page could not be loaded: ' + error; });"
+    )
+    return gr.HTML(
+        html_template="<div></div>", js_on_load=load, apply_default_css=False, elem_classes="mf-part", **more
+    )
+
+
+def build(parts: Parts) -> gr.Blocks:
+    """The page, its components and its events."""
+    with gr.Blocks(title="medfm", delete_cache=(HOUR // 6, HOUR), analytics_enabled=False) as page:
+        header = drawn("header.js", value={"text": "", "state": ""})
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=6, min_width=460, elem_id="mf-left"):
+                entry, facts, viewer = _left(parts)
+            with gr.Column(scale=4, min_width=340, elem_id="mf-right"):
+                talking = _right(parts)
+        shown = [facts, viewer, talking.talk, entry.series, entry.role, talking.question]
+        _opening(parts, entry, shown)
+        _asking(parts, talking, viewer)
+        page.load(_progress(parts), None, header, api_name=False, concurrency_limit=None, show_progress="hidden")
+        page.unload(_ending(parts))
+    return page.queue(default_concurrency_limit=4)
+
+
+@dataclass
+class Entry:
+    """The components through which scans come in."""
+
+    upload: gr.File
+    role: gr.Radio
+    series: gr.Dropdown
+    demos: list[gr.Button]
+    path: gr.Textbox | None
+
+
+@dataclass
+class Talking:
+    """The components of the conversation."""
+
+    talk: gr.HTML
+    question: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    adapter: gr.Dropdown
+
+
+def _left(parts: Parts) -> tuple[Entry, gr.HTML, gr.HTML]:
+    with gr.Row(elem_id="mf-entry"):
+        upload = gr.File(
+            label="Scan: DICOM zip or files, NIfTI, NRRD, picture",
+            file_count="multiple",
+            height=58,
+            elem_id="mf-upload",
+        )
+        with gr.Column(min_width=200, elem_id="mf-choose"):
+            with gr.Row():
+                demos = [gr.Button(f"Demo: {name}", size="sm", min_width=90) for name in DEMOS]
+            role = gr.Radio(["current", "prior"], value="current", show_label=False, visible=False, container=False)
+            path = None
+            if parts.intake.roots:
+                path = gr.Textbox(
+                    placeholder=f"Folder or file below {parts.intake.roots[0]}", show_label=False, container=False,
+                    max_length=4000,
+                )  # fmt: skip
+            series = gr.Dropdown(label="Several series are here: choose one", visible=False)
+    facts = drawn("facts.js", value={"facts": [], "notes": [], "error": None})
+    viewer = drawn("viewer.js", value={}, elem_id="mf-viewer")
+    return Entry(upload, role, series, demos, path), facts, viewer
+
+
+def _right(parts: Parts) -> Talking:
+    talk = drawn(
+        "talk.js", events="'suggest'", value={"turns": [], "suggestions": [], "open": False}, elem_id="mf-talk"
+    )
+    with gr.Row(elem_id="mf-ask"):
+        question = gr.Textbox(
+            placeholder="Ask about this scan, or: measure the liver", show_label=False, max_length=1000,
+            container=False, scale=5, min_width=160,
+        )  # fmt: skip
+        send = gr.Button("Ask", variant="primary", scale=1, min_width=60)
+        stop = gr.Button("Stop", scale=1, min_width=60)
+    adapter = gr.Dropdown(
+        parts.adapters or [parts.adapter], value=parts.adapter, label="Model", visible=len(parts.adapters) > 1
+    )
+    return Talking(talk, question, send, stop, adapter)
+
+
+def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
+    """Uploads, demo scans, folders and the choice among series."""
+
+    def upload(files: list[str] | None, role: str, request: gr.Request) -> Shown:
+        session = parts.session(request)
+        session.take([str(file) for file in files or []])
+        return show(parts, session, lambda: parts.intake.read_files(session.files), role=role)
+
+    def folder(path: str, role: str, request: gr.Request) -> Shown:
+        session = parts.session(request)
+        session.take([])
+        session.path = path
+        return show(parts, session, lambda: parts.intake.read_path(path), role=role)
+
+    def series(choice: str | None, role: str, request: gr.Request) -> Shown:
+        session = parts.session(request)
+        number = int((choice or "0").split(":", 1)[0])
+
+        def read() -> medfm.Scan:
+            if session.path is not None:
+                return parts.intake.read_path(session.path, series=number)
+            if not session.files:
+                raise MedfmError("That upload is gone. Upload it again.")
+            return parts.intake.read_files(session.files, series=number)
+
+        return show(parts, session, read, role=role, keep=True)
+
+    def demo(name: str) -> Callable[..., Shown]:
+        def open_demo(role: str, request: gr.Request) -> Shown:
+            path = Path(__file__).parent / "demo" / DEMOS[name]
+            return show(parts, parts.session(request), lambda: medfm.Scan.read(path), role=role)
+
+        return open_demo
+
+    entry.upload.upload(upload, [entry.upload, entry.role], shown, api_name="open").then(
+        lambda: None, None, entry.upload, api_name=False, show_progress="hidden"
+    )
+    entry.series.input(series, [entry.series, entry.role], shown, api_name="series")
+    for button, name in zip(entry.demos, DEMOS, strict=True):
+        button.click(demo(name), entry.role, shown, api_name=False)
+    if entry.path is not None:
+        entry.path.submit(folder, [entry.path, entry.role], shown, api_name="folder")
+
+
+def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role: str, keep: bool = False) -> Shown:
+    """Read a scan and put it on the screen, or say in words why not.
+
+    role: "current" or "prior". keep: the list of series stays, for a second one. Returns facts, viewer, conversation,
+    series, role, question.
+    """
+    prior = role == "prior" and session.talk.current is not None
+    refused, choices = None, None
+    try:
+        scan = read()
+        which = "prior" if prior else "current"
+        view = view_of(session, scan, which)
+    except SeriesChoice as choice:
+        choices = [f"{number}: {text}" for number, text in enumerate(choice.choices)]
+        refused = "Several series are here: choose one above."
+    except MedfmError as error:
+        refused = str(error)
+        session.talk.log("open", outcome="refused")
+    if refused is not None:
+        series = gr.update(choices=choices, value=None, visible=True) if choices else gr.update()
+        return {"facts": [], "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
+    session.talk.open(scan, prior=prior)
+    session.views = {**(session.views if prior else {}), which: view}
+    session.masks = [] if not prior else session.masks
+    facts = facts_of(scan, view)
+    if prior:
+        facts["facts"].insert(0, "prior:")
+    series = gr.update() if keep else gr.update(visible=False)
+    role_now = gr.update(visible=True, value="current")
+    return facts, viewer_of(session), talk_of(session), series, role_now, gr.skip()
+
+
+def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
+    """Question, answer, stop."""
+
+    def put(question: str, request: gr.Request) -> tuple[Any, Any]:
+        session, question = parts.session(request), question.strip()
+        if not question or _busy(session):
+            return gr.skip(), gr.skip()
+        session.talk.turns.append(Turn("person", question))
+        return "", talk_of(session)
+
+    def suggested(request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
+        return put(str(event.question)[:1000], request)
+
+    def answer(adapter: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+        yield from reply(parts, parts.session(request), adapter)
+
+    def stop(request: gr.Request) -> None:
+        parts.session(request).stopped.set()
+
+    talk, question = talking.talk, talking.question
+    quick: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
+    answers: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
+    asked = question.submit(put, question, [question, talk], **quick)
+    asked.then(answer, talking.adapter, [talk, viewer], api_name="reply", **answers)
+    sent = talking.send.click(put, question, [question, talk], **quick)
+    sent.then(answer, talking.adapter, [talk, viewer], api_name=False, **answers)
+    taken = talk.suggest(suggested, None, [question, talk], **quick)
+    taken.then(answer, talking.adapter, [talk, viewer], api_name=False, **answers)
+    talking.stop.click(stop, None, None, **quick)
+
+
+def _busy(session: Session) -> bool:
+    """A question is still without its answer."""
+    last = session.talk.turns[-1] if session.talk.turns else None
+    return last is not None and (last.role == "person" or last.state in ("waiting", "running"))
+
+
+def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, Any]]:
+    """The conversation as it grows, and the viewer once there are new masks."""
+    turns = session.talk.turns
+    if not turns or turns[-1].role != "person":
+        return
+    asked = turns[-1].text
+    session.stopped.clear()
+    if session.talk.current is None:
+        turns.append(Turn("medfm", "Open a scan first.", state="failed"))
+        yield talk_of(session), gr.skip()
+        return
+    loading = parts.models.get(adapter)
+    while not loading.done() and not session.stopped.is_set():
+        turns_now = talk_of(session)
+        turns_now["turns"].append(Turn("medfm", "The model is still loading ...", state="waiting").to_dict())
+        yield turns_now, gr.skip()
+        wait([loading], timeout=1)
+    if not loading.done() or loading.exception() is not None:
+        turns.append(failed(loading.exception() if loading.done() else None))
+        yield talk_of(session), gr.skip()
+        return
+    model, masks, before = loading.result(), len(session.masks), None
+    ticket = parts.desk.submit(session, lambda: session.talk.reply(asked, model))
+    while not ticket.done():
+        now = talk_of(session, waiting=parts.desk.ahead(ticket))
+        if now != before:
+            yield now, gr.skip()
+        before = now
+        wait([ticket], timeout=0.1)
+    if (error := ticket.exception()) is not None:
+        turns.append(failed(error))
+    changed = len(session.talk.masks) != masks
+    yield talk_of(session), viewer_of(session) if changed else gr.skip()
+
+
+def failed(error: BaseException | None) -> Turn:
+    """A turn that says what went wrong; what nobody foresaw is told to the server's terminal, not to the page."""
+    if error is None:
+        return Turn("medfm", "", state="stopped")
+    if isinstance(error, MedfmError):
+        return Turn("medfm", str(error), state="failed")
+    import traceback
+
+    traceback.print_exception(error)
+    return Turn(
+        "medfm", "This did not work, by a fault of the program. The server's terminal says more.", state="failed"
+    )
+
+
+def _progress(parts: Parts) -> Callable[[], Iterator[dict[str, str]]]:
+    def progress() -> Iterator[dict[str, str]]:
+        loading = parts.models.peek(parts.adapter)
+        if not loading.done():
+            yield {"text": "Loading the model; scans can be opened and viewed meanwhile", "state": "loading"}
+            wait([loading])
+        error = loading.exception()
+        if error is None:
+            yield {"text": f"Model {parts.adapter} is ready", "state": "ready"}
+        else:
+            yield {"text": f"The model could not be loaded: {error}", "state": "failed"}
+
+    return progress
+
+
+def _ending(parts: Parts) -> Callable[..., None]:
+    def end(request: gr.Request) -> None:
+        parts.sessions.end(key_of(request))
+
+    return end

@@ -1,0 +1,126 @@
+"""Who has what open: one session a tab, its files in a folder of its own, and one worker that asks the model."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from medfm.assistant import Audit, Conversation, Turn
+
+Key = tuple[str, str]
+
+
+class Session:
+    """One tab: its conversation, what it uploaded, what the viewer may fetch, and whether its answer is to stop."""
+
+    def __init__(self, folder: Path, *, audit: Audit) -> None:
+        self.token = secrets.token_urlsafe(24)  # part of every address of this session's images; cannot be guessed
+        self.folder = folder / self.token
+        self.folder.mkdir(mode=0o700, parents=True)
+        self.talk = Conversation(secrets.token_hex(4), audit=audit)
+        self.files: list[str] = []
+        self.path: str | None = None
+        self.views: dict[str, dict[str, Any]] = {}
+        self.masks: list[dict[str, Any]] = []
+        self.stopped = threading.Event()
+        self.seen = time.monotonic()
+
+    def take(self, files: list[str]) -> None:
+        """Move an upload into the session's folder, where it ends with the session; the one before it goes."""
+        shutil.rmtree(self.folder / "upload", ignore_errors=True)
+        self.files, self.path = [], None
+        for number, file in enumerate(files):
+            target = self.folder / "upload" / str(number) / Path(file).name
+            target.parent.mkdir(parents=True)
+            shutil.move(file, target)
+            self.files.append(str(target))
+
+    def close(self) -> None:
+        """Delete its files and forget its conversation."""
+        self.stopped.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.talk.close()
+
+
+class Sessions:
+    """All sessions of the page, by cookie and tab; those nobody uses for `idle` seconds end, and so does the oldest
+    one when there would be more than `limit`."""
+
+    def __init__(self, folder: Path, *, audit: Audit | None = None, idle: float = 3600, limit: int = 32) -> None:
+        self.folder, self.audit, self.idle, self.limit = folder, audit or Audit(), idle, limit
+        self._open: dict[Key, Session] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Session:
+        """The session of a tab, made when it is first seen."""
+        with self._lock:
+            session = self._open.pop(key, None) or Session(self.folder, audit=self.audit)
+            session.seen = time.monotonic()
+            self._open[key] = session  # the dictionary's order is that of last use
+            leaving = [k for k, s in self._open.items() if s.seen < session.seen - self.idle]
+            leaving += list(self._open)[: max(0, len(self._open) - len(leaving) - self.limit)]
+            gone = [self._open.pop(k) for k in dict.fromkeys(leaving)]
+        for old in gone:
+            old.close()
+        return session
+
+    def find(self, token: str, cookie: str) -> Session | None:
+        """The session with that token, for the browser that it belongs to."""
+        with self._lock:
+            for (owner, _), session in self._open.items():
+                if secrets.compare_digest(session.token.encode(), token.encode()):
+                    return session if secrets.compare_digest(owner.encode(), cookie.encode()) else None
+        return None
+
+    def end(self, key: Key) -> None:
+        """The tab was closed."""
+        with self._lock:
+            session = self._open.pop(key, None)
+        if session is not None:
+            session.close()
+
+    def sweep(self) -> None:
+        """End what has been idle for too long."""
+        with self._lock:
+            old = [k for k, s in self._open.items() if s.seen < time.monotonic() - self.idle]
+            gone = [self._open.pop(k) for k in old]
+        for session in gone:
+            session.close()
+
+
+class Desk:
+    """The one worker in front of the model: requests wait in line, and each knows how many are before it."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._line: list[Future[Any]] = []
+        self._lock = threading.Lock()
+
+    def submit(self, session: Session, turns: Callable[[], Iterator[Turn]]) -> Future[None]:
+        """Run a conversation's turns to their end, or until the session is stopped."""
+
+        def work() -> None:
+            running = turns()
+            for _ in running:
+                if session.stopped.is_set():
+                    running.close()  # type: ignore[attr-defined]
+                    break
+
+        session.stopped.clear()
+        with self._lock:
+            self._line = [ticket for ticket in self._line if not ticket.done()]
+            ticket = self._worker.submit(work)
+            self._line.append(ticket)
+        return ticket
+
+    def ahead(self, ticket: Future[None]) -> int:
+        """How many are served before this one."""
+        with self._lock:
+            before = self._line[: self._line.index(ticket)] if ticket in self._line else []
+            return sum(not other.done() for other in before)

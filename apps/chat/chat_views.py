@@ -1,0 +1,131 @@
+"""From scans and turns to what the page draws: files for the viewer, and JSON whose every string is shown as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from chat_sessions import Session
+
+import medfm
+from medfm.assistant import Turn
+from medfm.assistant.suggestions import suggestions
+from medfm.assistant.words import about_scan
+from medfm.image.display import grey_range
+
+MOST = 2**28  # bytes of voxels sent to a browser; a larger volume is thinned out for the eye, never for the model
+
+
+def view_of(session: Session, scan: medfm.Scan, which: str) -> dict[str, Any]:
+    """Write the scan where the viewer can fetch it, and say how to show it."""
+    name = f"{which}-{scan.content_hash[:16]}"
+    base = f"medfm/view/{session.token}/{name}"
+    if scan.frame == "image" or min(scan.data.shape[1:]) == 1:
+        return {**_picture(scan, session.folder / f"{name}.png"), "url": f"{base}.png"}
+    return {**_volume(scan, session.folder / f"{name}.nii"), "url": f"{base}.nii"}
+
+
+def _volume(scan: medfm.Scan, path: Path) -> dict[str, Any]:
+    shown, step = scan, 1
+    while shown.data.nbytes > MOST:
+        step *= 2
+        affine = scan.affine @ np.diag([step, step, step, 1.0])
+        shown = medfm.Scan.from_array(scan.data[:, ::step, ::step, ::step], affine=affine, modality=scan.modality)
+    shown.write(path)
+    low, high = grey_range(scan)
+    _, depth, height, width = scan.data.shape
+    middle = scan.affine[:3] @ (width // 2, height // 2, depth // 2, 1)
+    plane = scan.best_plane or "axial"
+    mm = np.array([width, height, depth]) * scan.spacing
+    flat = min(width, height, depth) < 8 or mm.min() < mm.max() / 4
+    return {
+        "kind": "volume",
+        "hu": scan.units == "HU",
+        "range": [low, high],
+        "plane": plane,
+        "layout": plane if flat else "all",
+        "middle": middle.tolist(),
+        "thinned": step if step > 1 else None,
+    }
+
+
+def _picture(scan: medfm.Scan, path: Path) -> dict[str, Any]:
+    """All pixels, in colour or in 8 bits of grey; a single slice of a volume is shown as a radiologist sees it."""
+    from PIL import Image
+
+    array, (_, row_mm, column_mm) = scan.slices()
+    pixels = array[:, 0].astype(np.float32)
+    low, high = grey_range(scan)
+    grey = (np.clip((pixels - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(grey[0] if len(grey) == 1 else np.ascontiguousarray(grey.transpose(1, 2, 0))).save(path)
+    rows, columns = grey.shape[1:]
+    return {
+        "kind": "picture",
+        "width": columns,
+        "height": rows,
+        "spacing": [column_mm, row_mm] if scan.spacing_known else None,
+    }
+
+
+def facts_of(scan: medfm.Scan, view: dict[str, Any]) -> dict[str, Any]:
+    """What was read, and the warnings."""
+    notes = list(scan.notes)
+    if view.get("thinned"):
+        notes.append(f"Shown with every {view['thinned']}. voxel; the model reads all of them.")
+    return {"facts": [about_scan(scan)], "notes": notes, "error": None}
+
+
+def viewer_of(session: Session) -> dict[str, Any]:
+    """What is on the screen."""
+    talk = session.talk
+    for number in range(len(session.masks), len(talk.masks)):
+        which, mask = talk.masks[number]
+        name = f"mask-{number}.nii"
+        medfm.Scan.from_array(mask.array, affine=mask.affine).write(session.folder / name)
+        labels = [mask.labels.get(value, str(value)) for value in range(1, int(mask.array.max(initial=1)) + 1)]
+        session.masks.append({"which": which, "url": f"medfm/view/{session.token}/{name}", "labels": labels})
+    return {**session.views, "masks": session.masks}
+
+
+def talk_of(session: Session, *, waiting: int = 0) -> dict[str, Any]:
+    """The conversation; `waiting`: how many requests of others come before the last one."""
+    turns = [_turn(turn, session) for turn in session.talk.turns]
+    if waiting and turns and turns[-1]["role"] == "person":
+        text = f"In line: {waiting} {'question' if waiting == 1 else 'questions'} of others first."
+        turns.append({**Turn("medfm", text, state="waiting").to_dict()})
+    return {"turns": turns, "suggestions": suggestions(session.talk), "open": session.talk.current is not None}
+
+
+def _turn(turn: Turn, session: Session) -> dict[str, Any]:
+    """Places in a slice that is shown as a picture are in its pixels."""
+    values = turn.to_dict()
+    for item in values["evidence"]:
+        scan = session.talk.scan_of(item["which"])
+        view = session.views.get(item["which"])
+        if scan is None or view is None or item["place"] is None:
+            continue
+        if view["kind"] == "picture" and len(item["place"]) == 3:
+            _on_slice(item, scan)
+    return values
+
+
+def _on_slice(item: dict[str, Any], scan: medfm.Scan) -> None:
+    """RAS mm to (column, row) of the only slice of a volume, in radiological display."""
+    inverse = np.linalg.inv(scan.affine)
+    _, depth, height, width = scan.data.shape
+    order = {
+        "axial": ((0, width), (1, height)),
+        "coronal": ((0, width), (2, depth)),
+        "sagittal": ((1, height), (2, depth)),
+    }
+    (across, columns), (down, rows) = order[scan.best_plane or "axial"]
+
+    def pixel(mm: tuple[float, ...]) -> tuple[float, float]:
+        index = inverse[:3] @ (*mm, 1)  # display runs against both axes: left is on the right, superior on top
+        return (columns - 0.5 - float(index[across]), rows - 0.5 - float(index[down]))
+
+    item["place"] = pixel(item["place"])
+    if item["low"] is not None:
+        corners = np.array([pixel(item["low"]), pixel(item["high"])])
+        item["low"], item["high"] = tuple(corners.min(0).tolist()), tuple(corners.max(0).tolist())

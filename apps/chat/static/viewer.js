@@ -1,0 +1,153 @@
+// The viewer: one or two panes (current, prior), the tools for what is in them, keys, and the way to evidence.
+import { button, follow, h } from "./dom.js";
+import { PicturePane } from "./picture.js";
+import { onShow } from "./stage.js";
+import { VolumePane, WINDOWS } from "./volume.js";
+
+export function mount({ element, props, watch }) {
+  const viewer = new Viewer(element);
+  follow({ props, watch }, (value) => viewer.update(value ?? {}));
+  onShow((item) => viewer.show(item));
+  element.medfm = viewer; // for tests: what is on the screen is asked here
+}
+
+class Viewer {
+  constructor(element) {
+    this.panes = {};
+    this.value = {};
+    this.playing = null;
+    this.tools = h("div", { class: "mf-tools" });
+    this.stage = h("div", { class: "mf-stage", tabindex: 0, "aria-label": "Viewer. Arrow keys: slice, space: play, o: overlay" });
+    this.line = h("div", { class: "mf-line" });
+    element.replaceChildren(h("div", { class: "mf-viewer" }, this.tools, this.stage, this.line));
+    // keys are ours: the canvas has its own for things that are not offered here
+    this.stage.addEventListener("keydown", (event) => this.key(event), { capture: true });
+    this.stage.addEventListener("pointerdown", () => this.stage.focus({ preventScroll: true }));
+    this.empty();
+  }
+
+  get pane() {
+    return this.panes.current;
+  }
+
+  empty() {
+    this.stage.replaceChildren(h("div", { class: "mf-nothing" },
+      h("div", { class: "mf-big" }, "No scan is open"),
+      h("div", {}, "Drop a DICOM series (zip or files), NIfTI, NRRD or a picture above, or try a demo scan.")));
+    this.tools.replaceChildren();
+    this.line.textContent = "";
+  }
+
+  async update(value) {
+    const before = this.value;
+    this.value = value;
+    const same = ["current", "prior"].every((which) => before[which]?.url === value[which]?.url);
+    if (!same) await this.open(value);
+    for (const pane of Object.values(this.panes)) pane.overlays?.((value.masks ?? []).filter((m) => m.which === pane.which));
+    this.drawTools();
+  }
+
+  async open(value) {
+    this.stop();
+    for (const pane of Object.values(this.panes)) pane.close();
+    this.panes = {};
+    if (!value.current) return this.empty();
+    const opening = value.current.url;
+    this.stage.replaceChildren();
+    this.stage.classList.toggle("mf-two", Boolean(value.prior));
+    for (const which of ["current", "prior"]) {
+      const about = value[which];
+      if (!about) continue;
+      const host = h("div", { class: "mf-pane" });
+      if (value.prior) host.append(h("div", { class: "mf-which" }, which));
+      const loading = h("div", { class: "mf-loading" }, h("span", { class: "mf-spin" }), "Loading the scan ...");
+      host.append(loading);
+      this.stage.append(host);
+      const pane = about.kind === "volume" ? new VolumePane(host, about, which) : new PicturePane(host, about, which);
+      pane.onmove = (text) => { if (which === "current" || !this.value.prior) this.line.textContent = text; };
+      this.panes[which] = pane;
+      try {
+        await pane.load();
+        loading.remove();
+      } catch (error) {
+        loading.textContent = `This scan cannot be drawn here (${error.message}). Questions about it still work.`;
+      }
+      if (this.value.current?.url !== opening) return; // another scan came meanwhile
+    }
+    const { current, prior } = this.panes;
+    if (current.sync && prior?.sync) current.sync(prior);
+  }
+
+  drawTools() {
+    const pane = this.pane;
+    if (!pane) return this.tools.replaceChildren();
+    const parts = [];
+    const group = (...items) => parts.push(h("div", { class: "mf-group" }, items));
+    const press = (name, now, title, act) => button(name, title, () => { act(); this.drawTools(); }, { "aria-pressed": String(now) });
+    const each = (act) => Object.values(this.panes).forEach((p) => act(p));
+    if (pane.kind === "volume") {
+      group(...["axial", "coronal", "sagittal", "3D", "all"].map((name) =>
+        press(name, pane.layout === name, `Show ${name}`, () => each((p) => p.setLayout(name)))));
+      if (pane.about.hu) {
+        group(...Object.keys(WINDOWS).map((name) =>
+          press(name, pane.window === name, `${name} window`, () => each((p) => p.setWindow(name)))));
+      }
+      group(
+        button("‹", "Previous slice (arrow down)", () => pane.step(-1)),
+        button(this.playing ? "❚❚" : "▶", "Play (space)", () => this.play()),
+        button("›", "Next slice (arrow up)", () => pane.step(1)),
+      );
+    }
+    group(
+      press("measure", pane.measuring, "Drag a line to measure it", () => each((p) => p.setMeasuring(!p.measuring))),
+      press("contrast", pane.contrasting, "Drag to change the contrast", () => each((p) => p.setContrasting(!p.contrasting))),
+      button("reset", "Forget zoom, contrast and lines", () => { each((p) => p.reset()); this.drawTools(); }),
+    );
+    if (pane.hasOverlay) group(press("overlay", pane.overlayShown, "Show or hide what is marked (o)", () => this.toggle()));
+    if (pane.hasMask) {
+      const opacity = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: pane.opacity, title: "Opacity of the overlay", "aria-label": "Opacity of the overlay",
+        oninput: (event) => each((p) => p.setOpacity?.(Number(event.target.value))) });
+      group(opacity);
+    }
+    this.tools.replaceChildren(...parts);
+  }
+
+  async show(item) {
+    const pane = this.panes[item.which ?? "current"];
+    if (!pane) return;
+    this.stop();
+    await pane.show(item);
+    this.drawTools();
+  }
+
+  toggle() {
+    Object.values(this.panes).forEach((pane) => pane.setOverlayShown(!pane.overlayShown));
+  }
+
+  play() {
+    if (this.playing) this.stop();
+    else this.playing = setInterval(() => this.pane?.step(1, true), 120);
+    this.drawTools();
+  }
+
+  stop() {
+    clearInterval(this.playing);
+    this.playing = null;
+  }
+
+  key(event) {
+    const pane = this.pane;
+    if (!pane || event.ctrlKey || event.metaKey || event.altKey) return;
+    const acts = {
+      ArrowUp: () => pane.step?.(1), ArrowRight: () => pane.step?.(1), PageUp: () => pane.step?.(5),
+      ArrowDown: () => pane.step?.(-1), ArrowLeft: () => pane.step?.(-1), PageDown: () => pane.step?.(-5),
+      " ": () => pane.step && this.play(), o: () => { this.toggle(); this.drawTools(); },
+      r: () => { Object.values(this.panes).forEach((p) => p.reset()); this.drawTools(); },
+    };
+    event.stopPropagation();
+    const act = acts[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+}

@@ -1,0 +1,189 @@
+// A volume in NiiVue: planes, 3D, windows, crosshair in mm and HU, masks, boxes in the patient's space.
+import { DRAG_MODE, MULTIPLANAR_TYPE, Niivue, SHOW_RENDER, SLICE_TYPE } from "./niivue/index.js";
+import { round } from "./dom.js";
+import { Marks } from "./marks.js";
+
+// HU shown as black and white: [level - width / 2, level + width / 2]
+export const WINDOWS = { "soft tissue": [-160, 240], lung: [-1350, 150], bone: [-500, 1300], brain: [0, 80] };
+const COLOURS = [[255, 176, 0], [80, 200, 255], [255, 90, 120], [120, 230, 120], [200, 130, 255], [255, 230, 90]];
+const PLANE = { axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL, "3D": SLICE_TYPE.RENDER, all: SLICE_TYPE.MULTIPLANAR };
+const ACROSS = { axial: 2, coronal: 1, sagittal: 0 };
+
+export class VolumePane {
+  kind = "volume";
+  measuring = false;
+  contrasting = false;
+  overlayShown = true;
+  opacity = 0.5;
+  onmove = () => {};
+
+  constructor(host, about, which) {
+    Object.assign(this, { about, which, box: null, masks: [], layout: about.layout });
+    this.canvas = document.createElement("canvas");
+    host.append(this.canvas);
+    this.marks = new Marks(host);
+    this.window = about.hu ? "soft tissue" : null;
+  }
+
+  get hasOverlay() {
+    return Boolean(this.box || this.masks.length);
+  }
+
+  get hasMask() {
+    return this.masks.length > 0;
+  }
+
+  async load() {
+    const nv = (this.nv = new Niivue({
+      backColor: [0, 0, 0, 1], crosshairColor: [0.25, 0.85, 1, 0.65], crosshairWidth: 0.6, crosshairGap: 8, fontColor: [0.9, 0.9, 0.9, 1],
+      fontMinPx: 19, isOrientationTextVisible: true, isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true,
+      dragAndDropEnabled: false, multiplanarShowRender: SHOW_RENDER.ALWAYS, multiplanarLayout: MULTIPLANAR_TYPE.GRID,
+      show3Dcrosshair: true, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", loadingText: "",
+      measureLineColor: [0.2, 0.85, 1, 1], measureTextColor: [1, 1, 1, 1], measureTextHeight: 0.03, isResizeCanvas: true, logLevel: "error",
+    }));
+    nv.onLocationChange = (location) => this.moved(location);
+    await nv.attachToCanvas(this.canvas, false);
+    await nv.loadVolumes([{ url: this.about.url, name: "scan.nii", colormap: "gray" }]);
+    this.setLayout(this.layout);
+    this.setWindow(this.window);
+    this.go(this.about.middle);
+    const tick = () => { if (this.nv) { this.drawMarks(); requestAnimationFrame(tick); } };
+    tick();
+  }
+
+  close() {
+    this.nv?.cleanup?.();
+    this.nv?.gl?.getExtension("WEBGL_lose_context")?.loseContext(); // a browser keeps only sixteen
+    this.nv = null;
+  }
+
+  sync(other) {
+    this.nv.broadcastTo([other.nv], { "2d": true, "3d": true });
+    other.nv.broadcastTo([this.nv], { "2d": true, "3d": true });
+  }
+
+  setLayout(name) {
+    this.layout = name;
+    this.nv.setSliceType(PLANE[name]);
+  }
+
+  setWindow(name) {
+    this.window = name;
+    const [low, high] = WINDOWS[name] ?? this.about.range;
+    const volume = this.nv.volumes[0];
+    Object.assign(volume, { cal_min: low, cal_max: high });
+    this.nv.updateGLVolume();
+  }
+
+  setMeasuring(on) {
+    this.measuring = on;
+    if (on) this.contrasting = false;
+    this.drag();
+  }
+
+  setContrasting(on) {
+    this.contrasting = on;
+    if (on) this.measuring = false;
+    this.drag();
+  }
+
+  drag() {
+    const left = this.measuring ? DRAG_MODE.measurement : this.contrasting ? DRAG_MODE.windowing : DRAG_MODE.crosshair;
+    this.nv.setMouseEventConfig({ leftButton: { primary: left }, rightButton: DRAG_MODE.pan, centerButton: DRAG_MODE.pan });
+  }
+
+  reset() {
+    this.nv.clearAllMeasurements();
+    this.measuring = this.contrasting = false;
+    this.drag();
+    this.nv.setPan2Dxyzmm([0, 0, 0, 1]);
+    this.setWindow(this.about.hu ? "soft tissue" : null);
+  }
+
+  go(mm) {
+    this.nv.scene.crosshairPos = this.nv.mm2frac(mm);
+    this.nv.createOnLocationChange();
+    this.nv.drawScene();
+  }
+
+  // One slice on, in the plane that is seen; `round` begins again at the end.
+  step(count, again = false) {
+    const axis = ACROSS[this.layout] ?? ACROSS[this.about.plane];
+    const move = [0, 0, 0];
+    move[axis] = count;
+    const before = this.nv.scene.crosshairPos[axis];
+    this.nv.moveCrosshairInVox(...move);
+    if (again && this.nv.scene.crosshairPos[axis] === before) {
+      move[axis] = -this.nv.volumes[0].dimsRAS[axis + 1];
+      this.nv.moveCrosshairInVox(...move);
+    }
+    this.nv.drawScene();
+  }
+
+  moved({ mm, vox, values }) {
+    const axis = ACROSS[this.layout] ?? ACROSS[this.about.plane];
+    this.place = { mm: Array.from(mm).slice(0, 3), vox: Array.from(vox) };
+    const letters = ["R", "A", "S"].map((plus, i) => `${mm[i] < 0 ? "LPI"[i] : plus} ${round(Math.abs(mm[i]), 1)}`).join("  ");
+    const value = values?.[0]?.value;
+    const unit = this.about.hu ? " HU" : "";
+    const slices = this.nv.volumes[0].dimsRAS[axis + 1];
+    this.onmove(`${letters} mm   slice ${Math.round(vox[axis]) + 1} of ${slices}   value ${round(value, this.about.hu ? 0 : 1)}${unit}`);
+  }
+
+  async overlays(masks) {
+    if (!this.nv || JSON.stringify(masks) === JSON.stringify(this.masks)) return;
+    this.masks = masks;
+    while (this.nv.volumes.length > 1) this.nv.removeVolumeByIndex(1);
+    for (const mask of masks) {
+      await this.nv.addVolumesFromUrl([{ url: mask.url, name: "mask.nii", opacity: this.opacity }]);
+      const volume = this.nv.volumes[this.nv.volumes.length - 1];
+      const labels = ["", ...mask.labels];
+      const colour = (channel) => labels.map((_, i) => (i ? COLOURS[(i - 1) % COLOURS.length][channel] : 0));
+      volume.setColormapLabel({ R: colour(0), G: colour(1), B: colour(2), A: labels.map((_, i) => (i ? 255 : 0)), I: labels.map((_, i) => i), labels });
+    }
+    this.setOpacity(this.opacity);
+  }
+
+  setOpacity(value) {
+    this.opacity = value;
+    for (let i = 1; i < this.nv.volumes.length; i++) this.nv.setOpacity(i, this.overlayShown ? value : 0);
+  }
+
+  setOverlayShown(on) {
+    this.overlayShown = on;
+    this.setOpacity(this.opacity);
+  }
+
+  async show(item) {
+    this.box = item.low ? item : null;
+    if (!this.overlayShown) this.setOverlayShown(true);
+    if (this.layout === "3D") this.setLayout("all");
+    if (item.place) this.go(item.place);
+  }
+
+  // The box in every plane whose slice cuts it. A tile of NiiVue says where its corner is in mm and how wide it is.
+  drawMarks() {
+    this.marks.begin(this.canvas.width, this.canvas.height);
+    if (!this.box || !this.overlayShown) return;
+    const mm = this.nv.frac2mm(this.nv.scene.crosshairPos);
+    let named = false;
+    for (const tile of this.nv.screenSlices) {
+      const [a, b, across] = { 0: [0, 1, 2], 1: [0, 2, 1], 2: [1, 2, 0] }[tile.axCorSag] ?? [];
+      if (a === undefined || mm[across] < this.box.low[across] - 0.5 || mm[across] > this.box.high[across] + 0.5) continue;
+      let [left, top, width, height] = tile.leftTopWidthHeight;
+      const mirrored = width < 0;
+      if (mirrored) { left += width; width = -width; }
+      const x = (value) => {
+        const part = (value - tile.leftTopMM[0]) / tile.fovMM[0];
+        return left + (mirrored ? 1 - part : part) * width;
+      };
+      const y = (value) => top + (1 - (value - tile.leftTopMM[1]) / tile.fovMM[1]) * height;
+      const xs = [x(this.box.low[a]), x(this.box.high[a])].sort((p, q) => p - q);
+      const ys = [y(this.box.low[b]), y(this.box.high[b])].sort((p, q) => p - q);
+      const clip = (value, low, size) => Math.max(low + 1, Math.min(value, low + size - 1));
+      const words = named ? "" : this.box.number ? `${this.box.label} · ${this.box.number}` : this.box.label;
+      named = true;
+      this.marks.box(clip(xs[0], left, width), clip(ys[0], top, height), clip(xs[1], left, width), clip(ys[1], top, height), words);
+    }
+  }
+}

@@ -1,0 +1,116 @@
+"""A conversation: the scans that are open, what was said, the masks that were made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from medfm.assistant.audit import Audit
+from medfm.assistant.evidence import Item, Which
+from medfm.assistant.routing import Call, route
+from medfm.errors import MedfmError
+
+if TYPE_CHECKING:
+    from medfm.model import MedFM
+    from medfm.scan import Mask, Report, Scan
+
+__all__ = ["Conversation", "Turn", "structures"]
+
+
+@dataclass
+class Turn:
+    """Something said. A person's turn is words; medfm's grows while it is "running".
+
+    tool: which tool spoke. confidence: 0 to 1. abstained: it declines, `reason` says why, and `text` is only a guess.
+    """
+
+    role: Literal["person", "medfm"]
+    text: str = ""
+    tool: str | None = None
+    state: Literal["waiting", "running", "done", "stopped", "failed"] = "done"
+    confidence: float | None = None
+    abstained: bool = False
+    reason: str | None = None
+    evidence: list[Item] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**vars(self), "evidence": [item.to_dict() for item in self.evidence]}
+
+
+class Conversation:
+    """One person, one current scan, perhaps a prior one. Nothing here is shared with another conversation.
+
+    name: stands for this conversation in the audit log; not the person.
+    """
+
+    def __init__(self, name: str, *, audit: Audit | None = None) -> None:
+        self.name, self.audit = name, audit or Audit()
+        self.current: Scan | None = None
+        self.prior: Scan | None = None
+        self.turns: list[Turn] = []
+        self.masks: list[tuple[Which, Mask]] = []
+        self.report: Report | None = None
+
+    def open(self, scan: Scan, *, prior: bool = False) -> None:
+        """Put a scan on the table; a new current scan begins a new conversation, without a prior."""
+        if prior:
+            self.prior = scan
+            self.masks = [(which, mask) for which, mask in self.masks if which == "current"]
+        else:
+            self.current, self.prior, self.report = scan, None, None
+            self.turns, self.masks = [], []
+        self.log("open", source=scan.source, outcome="prior" if prior else "current", scan=scan)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.current = self.prior = self.report = None
+        self.turns, self.masks = [], []
+        self.log("close")
+
+    def scan_of(self, which: Which) -> Scan | None:
+        """The current or the prior scan."""
+        return self.prior if which == "prior" else self.current
+
+    def reply(self, request: str, model: MedFM) -> Iterator[Turn]:
+        """Answer `request` with the tool that its words ask for: yields the growing turn, the last time when done."""
+        from medfm.assistant.tools import TOOLS, available
+
+        yield from self.run(route(request, tools=available(), structures=structures(model)), model, known=TOOLS)
+
+    def run(self, call: Call, model: MedFM, *, known: dict[str, Any]) -> Iterator[Turn]:
+        """Run one tool of `known` and keep its turn. An error becomes a failed turn that says what to do."""
+        turn = Turn("medfm", tool=call.tool, state="running")
+        self.turns.append(turn)
+        start = time.perf_counter()
+        try:
+            if self.current is None:
+                raise MedfmError("Open a scan first.")
+            yield turn
+            for _ in known[call.tool].run(self, model, turn, **call.arguments):
+                yield turn
+            turn.state = "done"
+        except MedfmError as error:
+            turn.state, turn.text = "failed", str(error)
+        except GeneratorExit:
+            turn.state = "stopped"
+            raise
+        finally:
+            seconds, outcome = round(time.perf_counter() - start, 2), "abstained" if turn.abstained else turn.state
+            self.log(
+                "tool", tool=call.tool, adapter=getattr(model, "name", ""), seconds=seconds, outcome=outcome,
+                scan=self.current,
+            )  # fmt: skip
+        yield turn
+
+    def log(self, action: str, *, scan: Scan | None = None, **about: Any) -> None:
+        """One line in the audit log."""
+        digest = None if scan is None else scan.content_hash[:12]
+        self.audit.write(action, session=self.name, scan=digest, **about)
+
+
+def structures(model: MedFM) -> list[str]:
+    """Names that the model's eye can point at."""
+    return list(model.vision.structures.labels)

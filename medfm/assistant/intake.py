@@ -1,0 +1,89 @@
+"""From what a person hands in to a scan: uploads and folders on the server, refused in words that say what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medfm.errors import ScanError
+
+if TYPE_CHECKING:
+    from medfm.scan import Scan
+
+__all__ = ["Intake"]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Reads what may be read.
+
+    roots: folders of this machine from which scans may be opened by path; none, and no path is opened. limit: bytes of
+    one upload, all files together.
+    """
+
+    roots: tuple[Path, ...] = ()
+    limit: int = 4 * 2**30
+
+    def allowed(self, path: str) -> Path:
+        """The real path, if it lies in one of the roots once links and `..` are followed. Raises ScanError."""
+        if not self.roots:
+            raise ScanError("No folder of the server is open to this page. Start it with --folder PATH, or upload.")
+        try:
+            real = Path(path.strip()).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):
+            real = None
+        # missing and forbidden read the same: the answer must not tell which folders exist
+        if real is None or not any(real == root or root in real.parents for root in map(Path.resolve, self.roots)):
+            names = ", ".join(str(root) for root in self.roots)
+            raise ScanError(f"There is no such file or folder below what may be opened here: {names}.")
+        return real
+
+    def read_path(self, path: str, *, series: int | None = None) -> Scan:
+        """Read a file or folder of the server. Raises ScanError, SeriesChoice."""
+        from medfm.scan import Scan
+
+        return Scan.read(self.allowed(path), series=series)
+
+    def read_files(self, files: Sequence[str], *, series: int | None = None) -> Scan:
+        """Read an upload: one file as it is; several (slices of a series, a header and its data) as one folder.
+
+        Raises ScanError, SeriesChoice; neither repeats where the upload was put.
+        """
+        size = sum(Path(file).stat().st_size for file in files)
+        if size > self.limit:
+            raise ScanError(
+                f"The upload has {size / 2**30:.1f} GiB; up to {self.limit / 2**30:.1f} GiB are taken. Send one series."
+            )
+        from medfm.scan import Scan
+
+        try:
+            if len(files) == 1:
+                return Scan.read(files[0], series=series)
+            # beside the upload, so that it is on the same disk and goes when the upload goes
+            with tempfile.TemporaryDirectory(dir=Path(files[0]).parents[1]) as folder:
+                for number, file in enumerate(files):
+                    _place(Path(file), Path(folder), number)
+                return Scan.read(folder, series=series)
+        except ScanError as error:
+            hidden = {str(Path(file).parent) + "/" for file in files} | {str(Path(files[0]).parents[1]) + "/"}
+            text = str(error)
+            for place in sorted(hidden, key=len, reverse=True):
+                text = text.replace(place, "")
+            error.args = (text,)
+            raise
+
+
+def _place(file: Path, folder: Path, number: int) -> None:
+    """Link (or copy) a file under its own name; slices from several folders may share one."""
+    target = folder / file.name
+    if target.exists():
+        target = target.with_name(f"{number}-{target.name}")
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)

@@ -1,0 +1,32 @@
+"""Questions that fit a scan, for somebody who does not know what to ask first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medfm.assistant.conversation import Conversation
+
+__all__ = ["suggestions"]
+
+_ANYTHING = ("What modality is used to take this image?", "Which part of the body does this image belong to?")
+_BY_PART = (
+    (("chest", "lung", "thorax"), ("Is the heart enlarged?", "Is there a pleural effusion?", "Measure the heart")),
+    (("abdomen", "liver", "pelvis", "body"), ("Where is the liver?", "Which organs are in view?", "Measure the liver")),
+    (("brain", "head", "skull"), ("Is there a brain tumor?", "Is there edema in the brain?", "Is the brain normal?")),
+)  # fmt: skip
+
+
+def suggestions(talk: Conversation) -> list[str]:
+    """Four at most; none without a scan."""
+    scan = talk.current
+    if scan is None:
+        return []
+    if scan.modality == "PHOTO":
+        return ["What is shown in this picture?", "Does the picture look abnormal?"]
+    part = (scan.body_part or "").lower()
+    fitting = next((found for words, found in _BY_PART if any(word in part for word in words)), ())
+    if talk.prior is not None and fitting:
+        subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith("Measure")), None)
+        fitting = (f"Compare the {subject} with the prior", *fitting) if subject else fitting
+    return [*fitting, *_ANYTHING][:4]
