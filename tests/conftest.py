@@ -68,11 +68,11 @@ def phantom_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def eye_folder(phantom_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def eye_folder(phantom_rows: Path, tiny_language: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An eye trained for two steps on the phantoms, as `medfm train pretraining/grounded` leaves it."""
     from medfm.train.loop import train
 
-    return train(eye_recipe(phantom_rows), output=tmp_path_factory.mktemp("eye"))
+    return train(eye_recipe(phantom_rows, tiny_language), output=tmp_path_factory.mktemp("eye"))
 
 
 @pytest.fixture(scope="session")

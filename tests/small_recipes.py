@@ -7,9 +7,9 @@ from pathlib import Path
 ENCODER = {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}
 
 
-def eye_recipe(rows: Path, **options: object) -> dict[str, object]:
+def eye_recipe(rows: Path, language: Path, **options: object) -> dict[str, object]:
     objective = {
-        "name": "grounded", "model": {"encoder": ENCODER, "width": 48},
+        "name": "grounded", "model": {"encoder": ENCODER, "language": str(language), "glance": 2},
         "mask_values": {70: "Disk"}, "batch": 3, "imagenet": False, "prepare": {"size": 64, "max_slices": 8},
     }  # fmt: skip
     data = {"train": [str(rows)], "hold": 0.25}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfm.data.questions import Case, both_sides, question_batches, stack_scans
 from medfm.image import augment
 from medfm.language.glance import Glance
-from medfm.language.prompt import Prompt
-from medfm.metrics import normalise_answer
-from medfm.model import base_language, load_vision
+from medfm.model import load_vision
+from medfm.objectives.choosing import Choosing
 from medfm.prepare import Prepare
 from medfm.vision import Vision
 
@@ -42,24 +39,19 @@ class Glances(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
-        language, self.tokenizer, _ = base_language(model["language"])
-        self.words: Tensor = language.get_input_embeddings().weight.detach()
-        self.about = {"labels": about["labels"], "prepare": about["prepare"], "glance": glance}
-        self.vision = Vision(
-            encoder=model["encoder"], labels=about["labels"], width=self.words.shape[1], glance=glance
-        ).eval()  # fmt: skip
-        self.vision.load_state_dict(tensors, strict=False)
-        self.vision.requires_grad_(False)
-        self.glance.requires_grad_(True)
-        self.prompt = Prompt(**model.get("prompt", {}))
         self.cases, self.held = both_sides(data, Prepare.from_dict(about["prepare"]), seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
-        self.answers = {
-            a: i for i, a in enumerate(sorted({normalise_answer(a) for c in self.cases for a in c.answers}))
-        }
-        self.loudness = float(self.words.square().mean().sqrt())
-        nn.init.constant_(self.glance.gain, self.loudness)
-        self.choose = nn.Linear(glance * self.words.shape[1], len(self.answers))
+        self.choosing = Choosing(
+            self.cases, language=model["language"], prompt=model.get("prompt", {}), count=glance
+        )  # fmt: skip
+        self.about = {"labels": about["labels"], "prepare": about["prepare"], "glance": glance}
+        self.vision = Vision(
+            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width, glance=glance
+        ).eval()  # fmt: skip
+        self.vision.load_state_dict(tensors, strict=False)  # an eye of `grounded` alone has no glance yet
+        self.vision.requires_grad_(False)
+        self.glance.requires_grad_(True)
+        nn.init.constant_(self.glance.gain, self.choosing.loudness)
         self.views = [self._look_at(self.cases, view, last=view == views - 1 > 0) for view in range(views)]
         self.shown = self._look_at(self.held, 0, last=False)
 
@@ -97,38 +89,26 @@ class Glances(nn.Module):
         return self._batch([view[i] for i in indices], [self.cases[i] for i in indices])
 
     def _batch(self, seen: list[tuple[Tensor, Tensor]], cases: list[Case]) -> dict[str, Tensor]:
-        asked = [self.prompt.question(self.tokenizer, q) for c in cases for q in c.questions]
         return {
             "patches": torch.stack([p for p, _ in seen]).float(),
             "summary": torch.stack([s for _, s in seen]).float(),
-            "asked": nn.utils.rnn.pad_sequence([torch.tensor(a) for a in asked], batch_first=True, padding_value=-1),
-            "row": torch.tensor([row for row, c in enumerate(cases) for _ in c.questions]),
-            "answer": torch.tensor([self.answers.get(normalise_answer(a), -1) for c in cases for a in c.answers]),
+            **self.choosing.batch(cases),
         }
 
-    def _chosen(self, batch: dict[str, Tensor]) -> Tensor:
-        memory = self.glance.remember(batch["patches"], batch["summary"])
-        words = F.embedding(batch["asked"].clamp(min=0), self.words.to(memory.device))
-        said = self.glance(words, batch["asked"] >= 0, memory[batch["row"]])
-        chosen: Tensor = self.choose(said.flatten(1) / self.loudness)
-        return chosen
-
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        chosen = self._chosen(batch)
-        right = (chosen.argmax(-1) == batch["answer"]).float().mean()
-        return {"loss": F.cross_entropy(chosen, batch["answer"], label_smoothing=0.05), "right": right}
+        memory = self.glance.remember(batch["patches"], batch["summary"])
+        loss, right = self.choosing(self.glance, memory, batch)
+        return {"loss": loss, "right": right}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Share of held-out questions answered right, for each modality and over all ("score")."""
-        right: Counter[str] = Counter()
-        total: Counter[str] = Counter()
-        for case, seen in zip(self.held, self.shown, strict=True):
-            batch = self._batch([seen], [case])
-            right[case.modality] += int((self._chosen(batch).argmax(-1) == batch["answer"]).sum())
-            total[case.modality] += len(case.questions)
-        shares = {f"right {name}": right[name] / total[name] for name in sorted(total)}
-        return {"score": right.total() / max(total.total(), 1), **shares}
+
+        def memory(number: int) -> Tensor:
+            patches, summary = self.shown[number]
+            return self.glance.remember(patches[None].float(), summary[None].float())
+
+        return self.choosing.score(self.glance, self.held, memory)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]

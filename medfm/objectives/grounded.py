@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +12,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data.questions import Case, both_sides, question_batches, stack_scans, structure_target
+from medfm.data.questions import both_sides, question_batches, stack_scans, structure_target
 from medfm.image import augment
+from medfm.language.glance import Glance
 from medfm.losses import map_loss, soft_max_pool
+from medfm.model import load_vision
+from medfm.objectives.choosing import Choosing
 from medfm.prepare import Prepare
 from medfm.vision import Vision
 
 __all__ = ["Grounded"]
 
 
-class Reader(nn.Module):
-    """Question words attend to the eye's tokens and choose an answer; used in training only, then thrown away.
-
-    It reads the very tokens a language model will get, so what it needs must be in them.
-    """
-
-    def __init__(self, width: int, words: int, answers: int, *, inner: int = 256) -> None:
-        super().__init__()
-        self.words = nn.Embedding(words + 1, inner, padding_idx=0)
-        self.order = nn.GRU(inner, inner // 2, bidirectional=True, batch_first=True)
-        self.tokens = nn.Linear(width, inner)
-        layer = nn.TransformerDecoderLayer(inner, 4, 2 * inner, 0.2, "gelu", batch_first=True, norm_first=True)
-        self.layers = nn.TransformerDecoder(layer, 2, nn.LayerNorm(inner))
-        self.answer = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3),
-            nn.Linear(2 * inner, answers),
-        )  # fmt: skip
-
-    def forward(self, question: Tensor, tokens: Tensor) -> Tensor:
-        """question (N, L) word numbers, 0 = padding; tokens (N, M, E) -> (N, answers)."""
-        empty = question == 0
-        states = self.order(self.words(question))[0]
-        y = self.layers(states, self.tokens(tokens), tgt_key_padding_mask=empty).masked_fill(empty[..., None], 0)
-        mean = y.sum(1) / (~empty).sum(1, keepdim=True).clamp(min=1)
-        return self.answer(torch.cat([mean, states.masked_fill(empty[..., None], -10).amax(1)], -1))
-
-
 class Grounded(nn.Module):
     """Structure maps from boxes and masks, plus answers, on pictures and thin slabs.
 
     Args:
-        model: `encoder` node and `width` of the tokens.
+        model: `encoder` node, `language` (whose word vectors the questions are read in), `glance` (vectors of the
+            second look, see language/glance.py), and `vision` or `adapter`, a trained eye to go on from.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         mask_values: grey value of mask.png -> structure.
         batch: images per step. slabs: share of the steps that see a thin volume instead of pictures.
@@ -74,15 +49,23 @@ class Grounded(nn.Module):
         self.batches = question_batches(self.cases, batch, seed=seed)
         self.targets = [structure_target(c, labels, mask_values, stride=4) for c in self.cases]
         self.known = self._labelled(labels)
-        words = Counter(w for c in self.cases for q in c.questions for w in self._split(q))
-        self.words = {w: i + 1 for i, w in enumerate(sorted(words))}
-        self.answers = {a: i for i, a in enumerate(sorted({_plain(a) for c in self.cases for a in c.answers}))}
-        self.vision = Vision(encoder=model["encoder"], labels=labels, width=model["width"])
-        if imagenet:
-            self.vision.encoder.load_imagenet(
-                load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors")
-            )
-        self.reader = Reader(model["width"], len(self.words), len(self.answers))
+        self.choosing = Choosing(
+            self.cases, language=model["language"], prompt=model.get("prompt", {}), count=model["glance"]
+        )  # fmt: skip
+        self.vision = Vision(
+            encoder=model["encoder"], labels=labels, width=self.choosing.width, glance=model["glance"]
+        )  # fmt: skip
+        nn.init.constant_(self.glance.gain, self.choosing.loudness)
+        if start := model.get("vision") or model.get("adapter"):
+            self.vision.load_state_dict(load_vision(start)[1], strict=False)  # an older eye may lack the glance
+        elif imagenet:
+            weights = load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors")
+            self.vision.encoder.load_imagenet(weights)
+
+    @property
+    def glance(self) -> Glance:
+        assert self.vision.glance is not None
+        return self.vision.glance
 
     def _labelled(self, labels: list[str]) -> list[Tensor]:
         """A structure counts as absent only where its kind of image has it labelled at all: X-rays have no organs."""
@@ -94,10 +77,6 @@ class Grounded(nn.Module):
         return [
             seen[c.modality] if known else torch.zeros(len(labels)) for c, known in zip(self.cases, flat, strict=True)
         ]
-
-    @staticmethod
-    def _split(question: str) -> list[str]:
-        return re.findall(r"[a-z0-9]+", question.lower())
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = self.batches.generator(indices)
@@ -119,42 +98,29 @@ class Grounded(nn.Module):
             "spacing": spacing,
             "target": target.contiguous(),
             "known": known,
-            **self._questions(cases),
+            **self.choosing.batch(cases),
         }
-
-    def _questions(self, cases: list[Case]) -> dict[str, Tensor]:
-        rows, image, answer = [], [], []
-        for index, case in enumerate(cases):
-            for question, reply in zip(case.questions, case.answers, strict=True):
-                rows.append(torch.tensor([self.words[w] for w in self._split(question) if w in self.words] or [0]))
-                image.append(index)
-                answer.append(self.answers.get(_plain(reply), -1))
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return {"question": padded, "image": torch.tensor(image), "answer": torch.tensor(answer)}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         seen = self.vision(batch["x"], batch["spacing"])
         maps = map_loss(seen.logits, batch["target"], batch["known"])
         present = (batch["target"].flatten(2).amax(-1) > 0.3).float()
         pooled = F.binary_cross_entropy_with_logits(soft_max_pool(seen.logits), present, batch["known"])
-        chosen = self.reader(batch["question"], seen.tokens[batch["image"]])
-        answer = F.cross_entropy(chosen, batch["answer"], label_smoothing=0.05)
-        right = (chosen.argmax(-1) == batch["answer"]).float().mean()
+        assert seen.memory is not None
+        answer, right = self.choosing(self.glance, seen.memory, batch)
         return {"loss": answer + self.maps * (maps + pooled), "answer": answer, "maps": maps, "right": right}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Share of held-out questions answered right by the reader, for each modality and over all ("score")."""
-        right: Counter[str] = Counter()
-        total: Counter[str] = Counter()
-        for case in self.held:
-            about = self._questions([case])
-            seen = self.vision(case.prepared.x[None].float(), case.prepared.spacing[None])
-            chosen = self.reader(about["question"], seen.tokens.expand(len(case.questions), -1, -1)).argmax(-1)
-            right[case.modality] += int((chosen == about["answer"]).sum())
-            total[case.modality] += len(case.questions)
-        shares = {f"right {name}": right[name] / total[name] for name in sorted(total)}
-        return {"score": right.total() / max(total.total(), 1), **shares}
+        """Share of held-out questions answered right, for each modality and over all ("score")."""
+
+        def memory(number: int) -> Tensor:
+            prepared = self.held[number].prepared
+            memory = self.vision(prepared.x[None].float(), prepared.spacing[None]).memory
+            assert memory is not None
+            return memory
+
+        return self.choosing.score(self.glance, self.held, memory)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """ImageNet layers learn at a third of the rate of those that start from nothing."""
@@ -168,9 +134,7 @@ class Grounded(nn.Module):
     def save(self, folder: Path) -> None:
         """`vision.safetensors` (half precision) and `vision.json`: what a MedFM needs of this training."""
         self.vision.write(folder / "vision.safetensors")
-        about = {"labels": self.vision.structures.labels, "prepare": self.preparation.to_dict()}
+        about = {
+            "labels": self.vision.structures.labels, "prepare": self.preparation.to_dict(), "glance": self.glance.count,
+        }  # fmt: skip
         (folder / "vision.json").write_text(json.dumps(about, indent=1))
-
-
-def _plain(answer: str) -> str:
-    return " ".join(answer.lower().split()).rstrip(".")

@@ -17,7 +17,7 @@ RECIPES = sorted(p.relative_to(TASKS).with_suffix("").as_posix() for p in TASKS.
 SMALL = {
     "grounded": [
         "objective.imagenet=false",
-        "objective.model={encoder: {name: hybrid, width: 96, depth: 1, heads: 4}, width: 48}",
+        "objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}",
         "objective.prepare={size: 64}",
         "objective.mask_values={70: Disk}",
     ],
@@ -30,8 +30,9 @@ SMALL = {
 def test_recipe_trains(name: str, phantom_rows: Path, eye_folder: Path, tiny_language: Path, tmp_path: Path) -> None:
     kind = load_recipe(name)["objective"]["name"]
     overrides = [*SMALL[kind], f"data={{train: ['{phantom_rows}'], hold: 0.25}}", "train.epochs=1", "objective.batch=3"]
+    overrides.append(f"objective.model.language='{tiny_language}'")
     if kind in ("glance", "instruct"):
-        overrides += [f"objective.model.language='{tiny_language}'", f"objective.model.vision='{eye_folder}'"]
+        overrides.append(f"objective.model.vision='{eye_folder}'")
     folder = train(load_recipe(name, overrides), output=tmp_path / "run")
     (entry,) = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert math.isfinite(entry["loss"]) and 0 <= entry["score"] <= 1
