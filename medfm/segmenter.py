@@ -44,7 +44,7 @@ class Segmenter(nn.Module):
         patch: list[int], flips: str = "", about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
             "about": about or {},
         }  # fmt: skip

@@ -25,7 +25,7 @@ def suggestions(talk: Conversation) -> list[str]:
     if scan.modality == "PHOTO":
         return ["What is shown in this picture?", "Does the picture look abnormal?"]
     part = (scan.body_part or "").lower()
-    fitting = next((found for words, found in _BY_PART if any(word in part for word in words)), ())
+    fitting: tuple[str, ...] = next((found for words, found in _BY_PART if any(word in part for word in words)), ())
     if talk.prior is not None and fitting:
         subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith("Measure")), None)
         fitting = (f"Compare the {subject} with the prior", *fitting) if subject else fitting

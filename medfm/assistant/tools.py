@@ -46,6 +46,7 @@ class Tool:
 def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Iterator[None]:
     """Answer in words, streamed."""
     from medfm import predict
+    from medfm.scan import Mask
 
     scan = _current(talk)
     pieces = predict.stream(model, scan, question)
@@ -59,7 +60,7 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
     turn.text, turn.confidence = answer.text, answer.confidence
     turn.abstained, turn.reason = answer.abstained, answer.reason
     turn.evidence = items_of(scan, answer.evidence, first=len(talk.masks))
-    talk.masks += [("current", item) for item in answer.evidence if hasattr(item, "array")]
+    talk.masks += [("current", item) for item in answer.evidence if isinstance(item, Mask)]
 
 
 def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:

@@ -123,7 +123,7 @@ def _reports(model: MedFM, items: Sequence[Item], path: Path, digest: str) -> li
 
 def _report(model: MedFM, item: Item, blanks: dict[str, str]) -> dict[str, Any]:
     from medfm.predict.evidence import look
-    from medfm.predict.report import write_up
+    from medfm.predict.reporting import write_up
 
     record: dict[str, Any] = {
         "image": item.image, "kind": list(item.kind), "reference": item.reference, "text": "", "blank": "",

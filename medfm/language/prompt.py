@@ -83,7 +83,8 @@ def pack(
     mark kept off, so nothing teaches the model to stop there; image tokens are never cut. `glance` places are kept free
     between a question and its answer.
     """
-    rows, every = [], []
+    rows: list[tuple[list[Any], ...]] = []
+    every: list[tuple[int, torch.Tensor]] = []
     for images, facts, questions, answers in cases:
         head = prompt.head(tokenizer)
         prefix = head + [0] * images + prompt.facts(tokenizer, facts)
@@ -106,8 +107,9 @@ def pack(
         torch.nn.utils.rnn.pad_sequence([torch.tensor(row[i]) for row in rows], batch_first=True, padding_value=fill)
         for i, fill in enumerate(fills)
     ]
-    asked = torch.nn.utils.rnn.pad_sequence([ids for _, ids in every], batch_first=True, padding_value=-1)
-    return Packed(*columns, asked, torch.tensor([row for row, _ in every]))
+    questions_asked = torch.nn.utils.rnn.pad_sequence([ids for _, ids in every], batch_first=True, padding_value=-1)
+    columns += [questions_asked, torch.tensor([row for row, _ in every])]
+    return Packed(*columns)
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

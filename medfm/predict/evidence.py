@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from medfm.data.truths import side_of
 from medfm.language.vocabulary import LESIONS, ORGANS, term_of
 from medfm.language.wording import read
-from medfm.predict.answer import ask_many
+from medfm.predict.answering import ask_many
 from medfm.predict.places import Piece, inside, pieces
 from medfm.prepare import Prepared
 from medfm.scan import Answer, Box, Finding, Measurement, Scan

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_builders import small_report
+from scan_builders import phantom, ras_affine, series
 
 from medfm.errors import MedfmError, ScanError, ShapeError
 from medfm.export import save_report
@@ -16,8 +18,6 @@ from medfm.export.markdown import markdown
 from medfm.export.masks import mask_nifti, mask_seg
 from medfm.image.geometry import corners_of, rectangle_of
 from medfm.scan import Box, Finding, Mask, Measurement, Report, Scan, Section, Sentence
-from tests.rooms.test_scan_report import small_report
-from tests.scan_builders import phantom, ras_affine, series
 
 WARNING = "not for diagnosis"
 
