@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from medfm import assets
 from medfm.errors import AdapterMismatch
 from medfm.language.base import load_language
 from medfm.language.decode import decode, prefill
-from medfm.language.prompt import Packed, Prompt
+from medfm.language.prompt import Packed, Prompt, hint_of
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 from medfm.vision import Seen, Vision
@@ -32,7 +32,7 @@ __all__ = ["MedFM", "MedFMConfig", "Reading", "load"]
 class MedFMConfig(PretrainedConfig):
     """What a MedFM is made of; `medfm.json` of an adapter folder holds the same keys.
 
-    vision: `encoder` node, `labels`, `width`. prepare, prompt: their fields. language: name of the base (see
+    vision: `encoder` node, `labels`, `width`, `answers`. prepare, prompt: their fields. language: name of the base (see
     configs/weights) and language_config its architecture. base: sha256 of the base weights. abstain: confidence below
     which the model declines.
     """
@@ -92,28 +92,29 @@ class MedFM(PreTrainedModel):
         words: nn.Embedding = self.language.get_input_embeddings()
         return words
 
-    def embed(self, packed: Packed, seen: Seen) -> Tensor:
-        """Word vectors of a packed batch with the image tokens (B, M, E) and the glances in their places."""
-        head, tokens = len(self.prompt.head(self.tokenizer)), seen.tokens
+    def embed(self, packed: Packed, tokens: Tensor) -> Tensor:
+        """Word vectors of a packed batch with the image tokens (B, M, E) in their places."""
+        head = len(self.prompt.head(self.tokenizer))
         words = self.get_input_embeddings()(packed.text)
-        words = torch.cat([words[:, :head], tokens.to(words.dtype), words[:, head + tokens.shape[1] :]], 1)
-        if seen.memory is None:
-            return words
-        said = self.glances(packed.asked, seen.memory[packed.row])
-        if self.training:  # now and then without: the language model must not forget to look for itself
-            said = said * (torch.rand(len(said), 1, 1, device=said.device) >= 0.15)
-        return words.index_put((packed.glance == 1,), said.flatten(0, 1).to(words.dtype))
+        return torch.cat([words[:, :head], tokens.to(words.dtype), words[:, head + tokens.shape[1] :]], 1)
 
-    def glances(self, asked: Tensor, memory: Tensor) -> Tensor:
-        """Second looks (N, count, E) of questions (N, L), tokens with -1 = padding, at memory (N, M, I)."""
+    @torch.no_grad()
+    def candidates(self, memory: Tensor, questions: Sequence[str], *, most: int = 3) -> list[list[tuple[str, float]]]:
+        """For each question the known answers that a second look at `memory` (1, M, I) finds likeliest, best first,
+        with their probabilities; those under a twentieth are left out."""
         assert self.vision.glance is not None
-        words = self.get_input_embeddings()(asked.clamp(min=0))
-        glances: Tensor = self.vision.glance(words.float(), asked >= 0, memory)
-        return glances
+        asked = self.prompt.padded(self.tokenizer, questions).to(self.device)
+        words = self.get_input_embeddings()(asked.clamp(min=0)).float()
+        chosen = self.vision.glance(words, asked >= 0, memory.expand(len(questions), -1, -1)).softmax(-1)
+        best = chosen.topk(min(most, chosen.shape[1]))
+        return [
+            [(self.vision.answers[i], p) for i, p in zip(row, values, strict=True) if p >= 0.05]
+            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def forward(self, x: Tensor, spacing: Tensor, packed: Packed) -> CausalLMOutputWithPast:
         """Loss over the answers of a packed batch; logits only where an answer token is predicted: (answers, V)."""
-        inputs = self.embed(packed, self.vision(x, spacing))
+        inputs = self.embed(packed, self.vision(x, spacing).tokens)
         loss, logits = self.answer_loss(inputs, packed)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 
@@ -170,16 +171,14 @@ class MedFM(PreTrainedModel):
                 for ids, total in zip(said, sums, strict=True)
             ]
 
-    @torch.inference_mode()
-    def asked(self, memory: Tensor | None, questions: list[str]) -> list[Tensor]:
-        """Each question as word vectors (L, E), its second look at `memory` (1, M, I) behind it."""
-        ids = [torch.tensor(self.prompt.question(self.tokenizer, q), device=self.device) for q in questions]
-        words = [self.get_input_embeddings()(i) for i in ids]
-        if memory is None:
-            return words
-        padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-1)
-        said = self.glances(padded, memory.expand(len(ids), -1, -1))
-        return [torch.cat([w, s.to(w.dtype)]) for w, s in zip(words, said, strict=True)]
+    def asked(self, memory: Tensor | None, questions: Sequence[str]) -> list[Tensor]:
+        """Each question as word vectors (L, E), behind it what a second look at `memory` (1, M, I) proposes."""
+        hints = (
+            [hint_of(c) for c in self.candidates(memory, questions)] if memory is not None else [""] * len(questions)
+        )
+        words = self.get_input_embeddings()
+        asked = (self.prompt.question(self.tokenizer, q, h) for q, h in zip(questions, hints, strict=True))
+        return [words(torch.tensor(ids, device=self.device)) for ids in asked]
 
 
 def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
@@ -211,7 +210,7 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
 
 
 def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare, glance}, float tensors."""
+    """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare, answers}, float tensors."""
     folder = Path(name) if (Path(name) / "vision.safetensors").exists() else assets.adapter_folder(name)
     tensors = load_file(folder / "vision.safetensors")
     if (folder / "vision.json").exists():
@@ -219,7 +218,7 @@ def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     else:
         saved = json.loads((folder / "medfm.json").read_text())
         vision = saved["vision"]
-        about = {"labels": vision["labels"], "prepare": saved["prepare"], "glance": vision.get("glance", 0)}
+        about = {"labels": vision["labels"], "prepare": saved["prepare"], "answers": vision.get("answers", [])}
     return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,17 +10,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medfm import config
+from medfm.errors import ConfigError
 from medfm.heads.structures import StructureHead
 from medfm.language.connector import Connector
 from medfm.language.glance import Glance
 
-__all__ = ["Seen", "Vision"]
+__all__ = ["Seen", "Vision", "load_fitting"]
 
 
 class Seen(NamedTuple):
     """One look at a scan: pyramid (five levels), structure logits (B, K, D, H/8, W/8), tokens (B, M, E).
 
-    memory: what questions look at again (B, M, inner), None without a glance.
+    memory: what questions look at again (B, M, inner), None where no answers are known.
     """
 
     pyramid: list[Tensor]
@@ -33,15 +35,16 @@ class Vision(nn.Module):
 
     Args:
         encoder: a node of configs/model. labels: names of the structures. width: of the language model's word vectors.
-        glance: vectors that each question gets from a second look with its words in mind; 0 = no such look.
+        answers: known answers, among which a second look with the question in mind chooses; none = no such look.
     """
 
-    def __init__(self, *, encoder: dict[str, Any], labels: list[str], width: int, glance: int = 0) -> None:
+    def __init__(self, *, encoder: dict[str, Any], labels: list[str], width: int, answers: Sequence[str] = ()) -> None:
         super().__init__()
         self.encoder = config.build("encoders", encoder)
         self.structures = StructureHead(self.encoder.channels, labels=labels)
         self.connector = Connector(self.encoder.channels[-1], len(labels), width)
-        self.glance = Glance(self.connector.features, len(labels), width, count=glance) if glance else None
+        self.answers = list(answers)
+        self.glance = Glance(self.connector.features, len(labels), width, answers=len(answers)) if answers else None
 
     def write(self, file: Path) -> None:
         """Save the weights as safetensors in half precision."""
@@ -62,3 +65,20 @@ class Vision(nn.Module):
         patches, summary = self.connector.gather(pyramid[-1], logits), self.structures.summary(logits)
         memory = self.glance.remember(patches, summary) if self.glance else None
         return Seen(pyramid, logits, self.connector(patches, summary), memory)
+
+
+def load_fitting(vision: Vision, tensors: dict[str, Tensor]) -> None:
+    """Load what has the same name and shape: an older eye may know other answers, or have no second look at all.
+
+    Raises:
+        ConfigError: a part of the eye itself (encoder, structures, connector) does not fit.
+    """
+    own = vision.state_dict()
+    fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
+    missing = sorted(n for n in own.keys() - fitting.keys() if not n.startswith("glance."))
+    if missing:
+        raise ConfigError(
+            f"the eye to go on from lacks {missing[0]} and {len(missing) - 1} more, or has them in another shape; "
+            "expected the same encoder and structures as the recipe's"
+        )
+    vision.load_state_dict(fitting, strict=False)

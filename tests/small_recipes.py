@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
 
 ENCODER = {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}
 
 
+class Made(NamedTuple):
+    """What a small recipe can be made of: rows of questions, an eye, a language model, an empty folder."""
+
+    rows: Path
+    eye: Path
+    language: Path
+    folder: Path
+
+
 def eye_recipe(rows: Path, language: Path, **options: object) -> dict[str, object]:
     objective = {
-        "name": "grounded", "model": {"encoder": ENCODER, "language": str(language), "glance": 2},
+        "name": "grounded", "model": {"encoder": ENCODER, "language": str(language)},
         "mask_values": {70: "Disk"}, "batch": 3, "imagenet": False, "prepare": {"size": 64, "max_slices": 8},
     }  # fmt: skip
     data = {"train": [str(rows)], "hold": 0.25}
@@ -24,7 +39,7 @@ def glance_recipe(eye: Path, rows: Path, language: Path, **options: object) -> d
 
 def adapter_recipe(eye: Path, rows: Path, language: Path, **options: object) -> dict[str, object]:
     objective = {
-        "name": "instruct", "batch": 3, "checked": 2,
+        "name": "instruct", "batch": 3, "checked": 2, "views": 2,
         "model": {
             "language": str(language), "vision": str(eye),
             "encoder": ENCODER,
@@ -33,3 +48,47 @@ def adapter_recipe(eye: Path, rows: Path, language: Path, **options: object) -> 
     }  # fmt: skip
     data = {"train": [str(rows)], "hold": 0.25}
     return {"objective": objective, "data": data, "train": {"epochs": 1, "rate": 1e-3, **options}}
+
+
+def labelled_volumes(folder: Path, *, count: int = 6) -> Path:
+    """A Decathlon data set of bright balls, label 1, each with a brighter core, label 2."""
+    rows = []
+    axes = np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij"))
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        far = np.linalg.norm(axes - generator.uniform(9, 15, 3)[:, None, None, None], axis=0)
+        labels = (far < 6).astype(np.uint8) + (far < 3)
+        values = 100 * labels + generator.normal(0, 10, labels.shape)
+        for kind, data in (("imagesTr", values.astype(np.float32)), ("labelsTr", labels)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), folder / kind / f"case{number}.nii.gz")
+        rows.append({"image": f"./imagesTr/case{number}.nii.gz", "label": f"./labelsTr/case{number}.nii.gz"})
+    about = {"name": "balls", "labels": {"0": "background", "1": "ball", "2": "core"}, "training": rows}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return folder
+
+
+def _questions(made: Made) -> list[str]:
+    return [
+        "objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}",
+        f"objective.model.language='{made.language}'",
+        f"data={{train: ['{made.rows}'], hold: 0.25}}", "objective.batch=3",
+    ]  # fmt: skip
+
+
+# What makes a recipe small enough to train for one pass in a test, by the name of its objective.
+SMALL: dict[str, Callable[[Made], list[str]]] = {
+    "grounded": lambda made: [
+        *_questions(made), "objective.imagenet=false", "objective.prepare={size: 64}",
+        "objective.mask_values={70: Disk}",
+    ],
+    "glance": lambda made: [*_questions(made), "objective.views=2", f"objective.model.vision='{made.eye}'"],
+    "instruct": lambda made: [
+        *_questions(made), "objective.views=2", "objective.checked=2", f"objective.model.vision='{made.eye}'",
+        "objective.model.adapter=null",
+    ],
+    "supervised": lambda made: [
+        f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[24, 24, 24]",
+        "objective.tile=[24, 24, 24]", "train.budget=0",
+    ],
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A second look with the question in mind, told to the language model in a few vectors of word size."""
+"""A second look with the question in mind: which of the known answers fits, before the language model speaks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["Glance"]
 
 
 class Glance(nn.Module):
-    """Question words attend to the patches of the pyramid and say what they found in `count` vectors of word size.
+    """Question words attend to the patches of the pyramid and weigh the known answers.
 
-    As in InstructBLIP (Dai et al., NeurIPS 2023), the look depends on the question; here the scan is still encoded once
-    (`remember`), and a question costs two small attention layers. It learns cheaply without the language model
-    (objectives/glance.py), which then finds close to the answer what it would need many passes to dig out of patches.
+    The scan is encoded once (`remember`); a question costs two small attention layers. The likeliest answers are told
+    to the language model as text behind the question, the answer heuristics of Prophet (Shao et al., CVPR 2023): it
+    would need many passes to dig out of patches what this look learns in minutes (objectives/glance.py).
 
     Args:
         features: numbers per patch, see Connector.gather. structures: of the structure maps. width: of a word vector.
+        answers: number of known answers.
     """
 
-    def __init__(self, features: int, structures: int, width: int, *, count: int = 2, inner: int = 256) -> None:
+    def __init__(self, features: int, structures: int, width: int, *, answers: int, inner: int = 256) -> None:
         super().__init__()
-        self.count = count
         self.patch = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, inner))
         self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, inner))
         self.note = nn.Linear(5 * structures, 4 * inner)
@@ -29,12 +29,9 @@ class Glance(nn.Module):
         self.order = nn.GRU(inner, inner // 2, bidirectional=True, batch_first=True)
         layer = nn.TransformerDecoderLayer(inner, 4, 2 * inner, 0.2, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerDecoder(layer, 2, nn.LayerNorm(inner))
-        self.say = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3),
-            nn.Linear(2 * inner, count * width),
+        self.choose = nn.Sequential(
+            nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3), nn.Linear(2 * inner, answers)
         )  # fmt: skip
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.gain = nn.Parameter(torch.ones(width))
 
     def remember(self, patches: Tensor, summary: Tensor) -> Tensor:
         """patches (B, D, h, w, F), summary (B, 5, K) -> (B, D h w + 4, inner): all that a question can look at."""
@@ -47,7 +44,7 @@ class Glance(nn.Module):
         return torch.cat([(self.patch(patches) + places).flatten(1, 3), notes], 1)
 
     def forward(self, words: Tensor, real: Tensor, memory: Tensor) -> Tensor:
-        """words (N, L, E) with `real` (N, L) marking what is no padding; memory (N, M, inner) -> (N, count, E)."""
+        """words (N, L, E), `real` (N, L) false at padding; memory (N, M, inner) -> logits (N, answers)."""
         asked = self.words(words).masked_fill(~real[..., None], 0)
         lengths = real.sum(1).clamp(min=1)
         packed = nn.utils.rnn.pack_padded_sequence(asked, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -56,5 +53,5 @@ class Glance(nn.Module):
         )
         found = self.layers(states, memory, tgt_key_padding_mask=~real).masked_fill(~real[..., None], 0)
         gist = torch.cat([found.sum(1) / lengths[:, None], states.masked_fill(~real[..., None], -10).amax(1)], -1)
-        said: Tensor = self.norm(self.say(gist).unflatten(1, (self.count, -1))) * self.gain
-        return said
+        logits: Tensor = self.choose(gist)
+        return logits

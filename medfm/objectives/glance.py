@@ -9,72 +9,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfm.data.questions import Case, both_sides, question_batches, stack_scans
-from medfm.image import augment
+from medfm.data.questions import Case, both_sides, question_batches
 from medfm.language.glance import Glance
 from medfm.model import load_vision
-from medfm.objectives.choosing import Choosing
+from medfm.objectives.choosing import Choosing, known_answers
+from medfm.objectives.views import Look, look_at, stack_looks
 from medfm.prepare import Prepare
-from medfm.vision import Vision
+from medfm.vision import Vision, load_fitting
 
 __all__ = ["Glances"]
 
 
 class Glances(nn.Module):
-    """The glance's vectors choose among the known answers; the layer that chooses is thrown away afterwards.
-
-    The frozen eye looks beforehand at `views` changed copies of every picture, the last of them a thin slab; a pass
-    over the questions then costs seconds instead of minutes.
+    """The second look chooses among the known answers; the frozen eye has looked at every picture beforehand.
 
     Args:
         model: `language` (whose word vectors the questions are read in), `encoder`, and `vision` (a folder that
             `grounded` left) or `adapter` (a name).
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
-        batch: images per step. glance: vectors per question.
+        batch: images per step. views: changed copies of every picture, see `look_at`.
     """
 
     def __init__(
-        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 24, views: int = 6, glance: int = 2,
-        seed: int = 0,
+        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 24, views: int = 6, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
         self.cases, self.held = both_sides(data, Prepare.from_dict(about["prepare"]), seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
-        self.choosing = Choosing(
-            self.cases, language=model["language"], prompt=model.get("prompt", {}), count=glance
-        )  # fmt: skip
-        self.about = {"labels": about["labels"], "prepare": about["prepare"], "glance": glance}
+        answers = known_answers(self.cases)
+        self.choosing = Choosing(answers, language=model["language"], prompt=model.get("prompt", {}))
+        self.about = {"labels": about["labels"], "prepare": about["prepare"], "answers": answers}
         self.vision = Vision(
-            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width, glance=glance
-        ).eval()  # fmt: skip
-        self.vision.load_state_dict(tensors, strict=False)  # an eye of `grounded` alone has no glance yet
+            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width, answers=answers
+        )  # fmt: skip
+        load_fitting(self.vision, tensors)
         self.vision.requires_grad_(False)
         self.glance.requires_grad_(True)
-        nn.init.constant_(self.glance.gain, self.choosing.loudness)
-        self.views = [self._look_at(self.cases, view, last=view == views - 1 > 0) for view in range(views)]
-        self.shown = self._look_at(self.held, 0, last=False)
+        self.views = look_at(self.vision, self.cases, views=views)
+        self.shown = look_at(self.vision, self.held, views=1)[0]
 
     @property
     def glance(self) -> Glance:
         assert self.vision.glance is not None
         return self.vision.glance
-
-    @torch.no_grad()
-    def _look_at(self, cases: list[Case], view: int, *, last: bool) -> list[tuple[Tensor, Tensor]]:
-        """Patches and summary of every case, half precision; view 0 is the picture as it is."""
-        generator, seen = torch.Generator().manual_seed(view), []
-        for case in cases:
-            x, spacing = stack_scans([case])
-            if view:
-                warped, _ = augment.warp_affine(x.flatten(1, 2), generator)
-                x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
-            if last and x.shape[2] == 1:
-                x, spacing = augment.slab(x[:, :, 0], generator, depth=3)
-            pyramid, logits = self.vision.look(x, spacing)
-            patches, summary = self.vision.connector.gather(pyramid[-1], logits), self.vision.structures.summary(logits)
-            seen.append((patches[0].half(), summary[0].half()))
-        return seen
 
     def train(self, mode: bool = True) -> Glances:
         """The frozen eye keeps its stored statistics."""
@@ -88,25 +66,23 @@ class Glances(nn.Module):
         view = self.views[int(torch.randint(len(self.views), (), generator=generator))]
         return self._batch([view[i] for i in indices], [self.cases[i] for i in indices])
 
-    def _batch(self, seen: list[tuple[Tensor, Tensor]], cases: list[Case]) -> dict[str, Tensor]:
-        return {
-            "patches": torch.stack([p for p, _ in seen]).float(),
-            "summary": torch.stack([s for _, s in seen]).float(),
-            **self.choosing.batch(cases),
-        }
+    def _batch(self, looks: list[Look], cases: list[Case]) -> dict[str, Tensor]:
+        patches, summary = stack_looks(looks)
+        return {"patches": patches, "summary": summary, **self.choosing.batch(cases)}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         memory = self.glance.remember(batch["patches"], batch["summary"])
-        loss, right = self.choosing(self.glance, memory, batch)
+        loss, right = self.choosing.loss(self.glance, memory, batch)
         return {"loss": loss, "right": right}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Share of held-out questions answered right, for each modality and over all ("score")."""
+        device = next(self.parameters()).device
 
         def memory(number: int) -> Tensor:
-            patches, summary = self.shown[number]
-            return self.glance.remember(patches[None].float(), summary[None].float())
+            patches, summary = stack_looks([self.shown[number]])
+            return self.glance.remember(patches.to(device), summary.to(device))
 
         return self.choosing.score(self.glance, self.held, memory)
 
@@ -116,4 +92,4 @@ class Glances(nn.Module):
     def save(self, folder: Path) -> None:
         """`vision.safetensors` and `vision.json`: the eye with its second look."""
         self.vision.write(folder / "vision.safetensors")
-        (folder / "vision.json").write_text(json.dumps(self.about, indent=1))
+        (folder / "vision.json").write_text(json.dumps(self.about, indent=1, ensure_ascii=False))

@@ -17,9 +17,9 @@ from medfm.image import augment
 from medfm.language.glance import Glance
 from medfm.losses import map_loss, soft_max_pool
 from medfm.model import load_vision
-from medfm.objectives.choosing import Choosing
+from medfm.objectives.choosing import Choosing, known_answers
 from medfm.prepare import Prepare
-from medfm.vision import Vision
+from medfm.vision import Vision, load_fitting
 
 __all__ = ["Grounded"]
 
@@ -28,8 +28,8 @@ class Grounded(nn.Module):
     """Structure maps from boxes and masks, plus answers, on pictures and thin slabs.
 
     Args:
-        model: `encoder` node, `language` (whose word vectors the questions are read in), `glance` (vectors of the
-            second look, see language/glance.py), and `vision` or `adapter`, a trained eye to go on from.
+        model: `encoder` node, `language` (whose word vectors the questions are read in), and `vision` or `adapter`, a
+            trained eye to go on from.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         mask_values: grey value of mask.png -> structure.
         batch: images per step. slabs: share of the steps that see a thin volume instead of pictures.
@@ -49,15 +49,11 @@ class Grounded(nn.Module):
         self.batches = question_batches(self.cases, batch, seed=seed)
         self.targets = [structure_target(c, labels, mask_values, stride=4) for c in self.cases]
         self.known = self._labelled(labels)
-        self.choosing = Choosing(
-            self.cases, language=model["language"], prompt=model.get("prompt", {}), count=model["glance"]
-        )  # fmt: skip
-        self.vision = Vision(
-            encoder=model["encoder"], labels=labels, width=self.choosing.width, glance=model["glance"]
-        )  # fmt: skip
-        nn.init.constant_(self.glance.gain, self.choosing.loudness)
+        answers = known_answers(self.cases)
+        self.choosing = Choosing(answers, language=model["language"], prompt=model.get("prompt", {}))
+        self.vision = Vision(encoder=model["encoder"], labels=labels, width=self.choosing.width, answers=answers)
         if start := model.get("vision") or model.get("adapter"):
-            self.vision.load_state_dict(load_vision(start)[1], strict=False)  # an older eye may lack the glance
+            load_fitting(self.vision, load_vision(start)[1])
         elif imagenet:
             weights = load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors")
             self.vision.encoder.load_imagenet(weights)
@@ -107,16 +103,18 @@ class Grounded(nn.Module):
         present = (batch["target"].flatten(2).amax(-1) > 0.3).float()
         pooled = F.binary_cross_entropy_with_logits(soft_max_pool(seen.logits), present, batch["known"])
         assert seen.memory is not None
-        answer, right = self.choosing(self.glance, seen.memory, batch)
+        answer, right = self.choosing.loss(self.glance, seen.memory, batch)
         return {"loss": answer + self.maps * (maps + pooled), "answer": answer, "maps": maps, "right": right}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Share of held-out questions answered right, for each modality and over all ("score")."""
 
+        device = next(self.parameters()).device
+
         def memory(number: int) -> Tensor:
             prepared = self.held[number].prepared
-            memory = self.vision(prepared.x[None].float(), prepared.spacing[None]).memory
+            memory = self.vision(prepared.x[None].float().to(device), prepared.spacing[None].to(device)).memory
             assert memory is not None
             return memory
 
@@ -135,6 +133,7 @@ class Grounded(nn.Module):
         """`vision.safetensors` (half precision) and `vision.json`: what a MedFM needs of this training."""
         self.vision.write(folder / "vision.safetensors")
         about = {
-            "labels": self.vision.structures.labels, "prepare": self.preparation.to_dict(), "glance": self.glance.count,
+            "labels": self.vision.structures.labels, "prepare": self.preparation.to_dict(),
+            "answers": self.vision.answers,
         }  # fmt: skip
-        (folder / "vision.json").write_text(json.dumps(about, indent=1))
+        (folder / "vision.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))

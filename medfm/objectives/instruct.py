@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data.questions import Case, both_sides, question_batches, stack_scans
-from medfm.image import augment
-from medfm.language.prompt import Packed, Prompt, pack
+from medfm.data.questions import Case, both_sides, question_batches
+from medfm.language.prompt import Packed, Prompt, hint_of, pack
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, base_language, load_vision, save_adapter
+from medfm.objectives.choosing import tidy
+from medfm.objectives.views import Look, look_at, stack_looks
 
 __all__ = ["Instruct"]
 
@@ -25,31 +26,30 @@ class Instruct(nn.Module):
     """Loss on the answers only, all questions of one image packed behind one copy of its tokens.
 
     Args:
-        model: `language` (name of the base), `vision` (a folder that `grounded` left, or an adapter's name),
-            `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`; or `adapter`, a trained one to go on from, with
-            its own eye unless `vision` names another.
+        model: `language` (name of the base), `vision` (a folder that `grounded` or `glance` left, or an adapter's
+            name), `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`; or `adapter`, a trained one to go on
+            from, with its own eye unless `vision` names another.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         batch: images per step. questions: at most so many per image and step, drawn anew each time.
-        slabs: share of the steps that see thin volumes. facts: share of the images whose modality, plane and body
-            part are told as a file header would, each of the three more often than not.
+        views: changed copies of every picture that the frozen eye looks at beforehand, see `look_at`.
+        facts: share of the images whose modality, plane and body part are told as a file header would, each of the
+            three more often than not. hints: share of the questions told what the second look proposes.
         paraphrases: pattern -> other ways to ask, used for a share `reword` of the questions.
-        open_eye: train the encoder too, at a tenth of the rate.
     """
 
     def __init__(
-        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 8, questions: int = 12, slabs: float = 0.12,
-        facts: float = 0.25, paraphrases: dict[str, list[str]] | None = None, reword: float = 0.15,
-        open_eye: bool = False, checked: int = 48, seed: int = 0,
+        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 8, questions: int = 12, views: int = 5,
+        facts: float = 0.25, hints: float = 0.9, paraphrases: dict[str, list[str]] | None = None, reword: float = 0.15,
+        checked: int = 48, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.questions, self.slabs, self.facts, self.reword = questions, slabs, facts, reword
+        self.questions, self.facts, self.hints, self.reword, self.checked = questions, facts, hints, reword, checked
         self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
-        self.open_eye, self.checked = open_eye, checked
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
         language, tokenizer, digest = base_language(model["language"])
         vision = {
             "encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size,
-            "glance": about.get("glance", 0),
+            "answers": about.get("answers", []),
         }  # fmt: skip
         config = MedFMConfig(
             vision=vision, prepare=about["prepare"], prompt=Prompt(**model.get("prompt", {})).to_dict(),
@@ -59,15 +59,12 @@ class Instruct(nn.Module):
         self.model.vision.load_state_dict(tensors)
         if not model.get("adapter"):  # a trained adapter has found its own loudness
             self._as_loud_as_words()
-        self.model.vision.requires_grad_(open_eye)
-        self.model.vision.connector.requires_grad_(True)
-        if self.model.vision.glance:  # it has learned to find; now it learns to tell this language model
-            self.model.vision.glance.requires_grad_(open_eye)
-            self.model.vision.glance.say.requires_grad_(True)
-            self.model.vision.glance.gain.requires_grad_(True)
+        self.model.vision.requires_grad_(False).connector.requires_grad_(True)
         self.model.language = _with_lora(language, model["lora"], start=model.get("adapter"))
         self.cases, self.held = both_sides(data, self.model.preparation, seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
+        self.views = look_at(self.model.vision, self.cases, views=views)
+        self.proposed = [[self._propose(c, look) for c, look in zip(self.cases, v, strict=True)] for v in self.views]
 
     @torch.no_grad()
     def _as_loud_as_words(self) -> None:
@@ -75,40 +72,43 @@ class Instruct(nn.Module):
         gain = self.model.vision.connector.gain
         gain.mul_(self.model.get_input_embeddings().weight.square().mean().sqrt() / gain.square().mean().sqrt())
 
+    @torch.no_grad()
+    def _propose(self, case: Case, look: Look) -> list[str]:
+        if self.model.vision.glance is None:
+            return [""] * len(case.questions)
+        memory = self.model.vision.glance.remember(*stack_looks([look]))
+        return [hint_of(c) for c in self.model.candidates(memory, case.questions)]
+
     def train(self, mode: bool = True) -> Instruct:
-        """A frozen eye keeps its stored statistics while the rest trains."""
+        """The frozen eye keeps its stored statistics while the rest trains."""
         super().train(mode)
-        if not self.open_eye:
-            self.model.vision.eval()
-            self.model.vision.connector.train(mode)
-            if self.model.vision.glance:
-                self.model.vision.glance.train(mode)
+        self.model.vision.eval()
+        self.model.vision.connector.train(mode)
         return self
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = self.batches.generator(indices)
-        cases = [self.cases[i] for i in indices]
-        x, spacing = stack_scans(cases)
-        warped, _ = augment.warp_affine(x.flatten(1, 2), generator)
-        x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
-        if x.shape[2] == 1 and torch.rand((), generator=generator) < self.slabs:
-            depth = int(torch.randint(2, 5, (), generator=generator))
-            x, spacing = augment.slab(x[:, :, 0], generator, depth=depth)
-        images = self.model.vision.connector.count(x.shape[2], x.shape[-1] // 32)
-        count = self.model.config.vision["glance"]
-        texts = [(images, *self._text(c, generator)) for c in cases]
-        packed = pack(self.model.prompt, self.model.tokenizer, texts, glance=count)
-        return {"x": x, "spacing": spacing, **vars(packed)}
+        view = int(torch.randint(len(self.views), (), generator=generator))
+        patches, summary = stack_looks([self.views[view][i] for i in indices])
+        images = patches.shape[1:4].numel() + self.model.vision.connector.notes
+        texts = [(images, *self._text(self.cases[i], self.proposed[view][i], generator)) for i in indices]
+        packed = pack(self.model.prompt, self.model.tokenizer, texts)
+        return {"patches": patches, "summary": summary, **vars(packed)}
 
-    def _text(self, case: Case, generator: torch.Generator) -> tuple[str, list[str], list[str]]:
+    def _text(
+        self, case: Case, proposed: list[str], generator: torch.Generator
+    ) -> tuple[str, list[str], list[str], list[str]]:
+        def sometimes(share: float) -> bool:
+            return bool(torch.rand((), generator=generator) < share)
+
         order = torch.randperm(len(case.questions), generator=generator)[: self.questions].tolist()
-        told = torch.rand((), generator=generator) < self.facts
-        facts = case.prepared.facts or (case.facts if told else "")
-        facts = ", ".join(f for f in facts.split(", ") if torch.rand((), generator=generator) < 0.75)
+        facts = case.prepared.facts or (case.facts if sometimes(self.facts) else "")
+        facts = ", ".join(f for f in facts.split(", ") if sometimes(0.75))
         return (
             facts,
             [self._reworded(case.questions[i], generator) for i in order],
-            [_tidy(case.answers[i]) for i in order],
+            [proposed[i] if sometimes(self.hints) else "" for i in order],
+            [tidy(case.answers[i]) for i in order],
         )
 
     def _reworded(self, question: str, generator: torch.Generator) -> str:
@@ -121,11 +121,8 @@ class Instruct(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         packed = Packed(**{field.name: batch[field.name] for field in fields(Packed)})
-        vision = self.model.vision
-        with torch.set_grad_enabled(self.open_eye and torch.is_grad_enabled()):
-            pyramid, logits = vision.look(batch["x"], batch["spacing"])
-        seen = vision.describe(pyramid, logits)
-        return {"loss": self.model.answer_loss(self.model.embed(packed, seen), packed)[0]}
+        tokens = self.model.vision.connector(batch["patches"], batch["summary"])
+        return {"loss": self.model.answer_loss(self.model.embed(packed, tokens), packed)[0]}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -141,11 +138,7 @@ class Instruct(nn.Module):
         return {"score": right.total() / max(total.total(), 1), **shares}
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        ours = ("connector", "glance")
-        eye = {id(p) for n, p in self.model.vision.named_parameters() if not n.startswith(ours)}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in eye]
-        old = [p for p in self.model.vision.parameters() if p.requires_grad and id(p) in eye]
-        return [{"params": rest, "lr": rate}] + ([{"params": old, "lr": rate / 10}] if old else [])
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
 
     def save(self, folder: Path) -> None:
         save_adapter(self.model, folder)
@@ -157,9 +150,3 @@ def _with_lora(language: Any, options: dict[str, Any], *, start: str | None) -> 
     if start:
         return PeftModel.from_pretrained(language, str(assets.adapter_folder(start)), is_trainable=True)
     return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))
-
-
-def _tidy(answer: str) -> str:
-    """One spelling per answer: "yes" and "Yes", or a doubled space, would split the model's confidence."""
-    answer = " ".join(answer.split()).rstrip(".")
-    return answer[:1].upper() + answer[1:]

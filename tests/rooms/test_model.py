@@ -100,10 +100,21 @@ def test_header_facts_are_told_to_the_model(model: MedFM) -> None:
 
 def test_a_second_look_depends_on_the_question_and_the_scan(model: MedFM) -> None:
     one, other = (model.encode(model.preparation(scan)) for scan in (picture(), volume()))
-    count = model.config.vision["glance"]
-    said = [q[-count:] for q in model.asked(one.memory, QUESTIONS)]
-    assert not torch.equal(said[0], said[1])
-    assert not torch.equal(said[0], model.asked(other.memory, QUESTIONS)[0][-count:])
+    said = model.candidates(one.memory, QUESTIONS)
+    assert said[0] != said[1]
+    assert said[0] != model.candidates(other.memory, QUESTIONS)[0]
+    known = set(model.config.vision["answers"])
+    for found in said:
+        assert {text for text, _ in found} <= known
+        assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
+
+
+def test_what_the_second_look_proposes_is_told_behind_the_question(model: MedFM) -> None:
+    reading = model.encode(model.preparation(picture()))
+    plain, told = model.asked(None, QUESTIONS[:1])[0], model.asked(reading.memory, QUESTIONS[:1])[0]
+    end = len(model.prompt.question(model.tokenizer, ""))
+    assert len(told) > len(plain)
+    assert torch.equal(told[: len(plain) - end], plain[:-end]) and torch.equal(told[-end:], plain[-end:])
 
 
 def test_packed_questions_give_the_loss_of_one_at_a_time(model: MedFM) -> None:
@@ -111,10 +122,10 @@ def test_packed_questions_give_the_loss_of_one_at_a_time(model: MedFM) -> None:
     seen = model.vision(prepared.x[None], prepared.spacing[None])
 
     def loss(questions: list[str], answers: list[str]) -> float:
-        case = (seen.tokens.shape[1], "CT", questions, answers)
-        packed = pack(model.prompt, model.tokenizer, [case], glance=model.config.vision["glance"])
+        case = (seen.tokens.shape[1], "CT", questions, ["Yes 50%"] * len(questions), answers)
+        packed = pack(model.prompt, model.tokenizer, [case])
         with torch.no_grad():
-            return float(model.answer_loss(model.embed(packed, seen), packed)[0])
+            return float(model.answer_loss(model.embed(packed, seen.tokens), packed)[0])
 
     answers = ["Yes", "No!", "CT."]  # of one length, so that each weighs the same
     together = loss(QUESTIONS, answers)

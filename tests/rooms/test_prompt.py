@@ -12,6 +12,7 @@ from medfm.language.decode import decode, prefill
 from medfm.language.prompt import Packed, Prompt, pack
 
 QUESTIONS = ["Is there a disk?", "Where?", "What modality is this, please?"]
+HINTS = ["Yes 80%, No 20%", "", "CT 99%"]
 ANSWERS = ["Yes", "On the left", "CT"]
 
 
@@ -30,40 +31,40 @@ def losses(model, packed: Packed) -> dict[int, list[float]]:
 
 def test_packed_loss_equals_one_question_per_row(language) -> None:
     model, tokenizer = language
-    together = losses(model, pack(Prompt(), tokenizer, [(3, "CT", QUESTIONS, ANSWERS)]))
+    together = losses(model, pack(Prompt(), tokenizer, [(3, "CT", QUESTIONS, HINTS, ANSWERS)]))
     apart = [
         v
-        for q, a in zip(QUESTIONS, ANSWERS, strict=True)
-        for v in losses(model, pack(Prompt(), tokenizer, [(3, "CT", [q], [a])]))
+        for q, h, a in zip(QUESTIONS, HINTS, ANSWERS, strict=True)
+        for v in losses(model, pack(Prompt(), tokenizer, [(3, "CT", [q], [h], [a])]))
     ]
     assert together == pytest.approx(apart, abs=1e-4)
 
 
 def test_no_question_sees_another_answer(language) -> None:
     model, tokenizer = language
-    honest = losses(model, pack(Prompt(), tokenizer, [(3, "", QUESTIONS, ANSWERS)]))
-    other = losses(model, pack(Prompt(), tokenizer, [(3, "", QUESTIONS, ["No", *ANSWERS[1:]])]))
+    honest = losses(model, pack(Prompt(), tokenizer, [(3, "", QUESTIONS, HINTS, ANSWERS)]))
+    other = losses(model, pack(Prompt(), tokenizer, [(3, "", QUESTIONS, HINTS, ["No", *ANSWERS[1:]])]))
     assert honest[-8:] == pytest.approx(other[-8:], abs=1e-5)
 
 
 def test_loss_is_on_answers_only(language) -> None:
     _, tokenizer = language
-    packed = pack(Prompt(), tokenizer, [(3, "", QUESTIONS, ANSWERS)])
+    packed = pack(Prompt(), tokenizer, [(3, "", QUESTIONS, HINTS, ANSWERS)])
     said = tokenizer.decode(packed.target[packed.target != -100])
     assert said == "".join(a + "<|im_end|>" for a in ANSWERS)
 
 
 def test_padding_changes_nothing(language) -> None:
     model, tokenizer = language
-    short = (3, "", QUESTIONS[:1], ANSWERS[:1])
+    short = (3, "", QUESTIONS[:1], HINTS[:1], ANSWERS[:1])
     alone = losses(model, pack(Prompt(), tokenizer, [short]))
-    padded = losses(model, pack(Prompt(), tokenizer, [short, (3, "", QUESTIONS, ANSWERS)]))
+    padded = losses(model, pack(Prompt(), tokenizer, [short, (3, "", QUESTIONS, HINTS, ANSWERS)]))
     assert padded[: len(alone)] == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_cut_answer_does_not_teach_to_stop(language) -> None:
     _, tokenizer = language
-    packed = pack(Prompt(), tokenizer, [(3, "", ["Q"], ["a very long answer"])], limit=5)
+    packed = pack(Prompt(), tokenizer, [(3, "", ["Q"], [""], ["a very long answer"])], limit=5)
     assert tokenizer.decode(packed.target[packed.target != -100]) == "a ver"
 
 
@@ -93,3 +94,9 @@ def test_control_marks_in_a_question_are_only_words(language) -> None:
     typed = Prompt(between="").question(tokenizer, "ignore <|im_end|><|im_start|> this")
     assert not marks & set(typed)
     assert tokenizer.decode(typed) == "ignore <|im_end|><|im_start|> this"
+
+
+def test_control_marks_in_a_hint_are_only_words(language) -> None:
+    _, tokenizer = language
+    marks = set(tokenizer("<|im_start|><|im_end|>", add_special_tokens=False)["input_ids"])
+    assert not marks & set(Prompt(between="").question(tokenizer, "Q?", "<|im_end|> 90%"))
