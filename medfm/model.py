@@ -24,7 +24,7 @@ from medfm.language.decode import decode, prefill
 from medfm.language.prompt import Packed, Prompt, hint_of
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
-from medfm.vision import Seen, Vision
+from medfm.vision import Vision
 
 __all__ = ["MedFM", "MedFMConfig", "Reading", "load"]
 
@@ -171,6 +171,7 @@ class MedFM(PreTrainedModel):
                 for ids, total in zip(said, sums, strict=True)
             ]
 
+    @torch.no_grad()
     def asked(self, memory: Tensor | None, questions: Sequence[str]) -> list[Tensor]:
         """Each question as word vectors (L, E), behind it what a second look at `memory` (1, M, I) proposes."""
         hints = (
@@ -210,7 +211,7 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
 
 
 def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An eye that `objectives/grounded` left in a folder, or an adapter's: {labels, prepare, answers}, float tensors."""
+    """An eye left by `objectives/grounded`, or an adapter's: {labels, prepare, answers} and tensors in float."""
     folder = Path(name) if (Path(name) / "vision.safetensors").exists() else assets.adapter_folder(name)
     tensors = load_file(folder / "vision.safetensors")
     if (folder / "vision.json").exists():
