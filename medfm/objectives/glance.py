@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medfm.data.questions import Case, both_sides, question_batches
+from medfm.data.questions import both_sides, question_batches
+from medfm.data.rewording import Rewording
 from medfm.language.glance import Glance
 from medfm.model import load_vision
 from medfm.objectives.choosing import Choosing, known_answers
-from medfm.objectives.views import Look, look_at, stack_looks
+from medfm.objectives.views import look_at, stack_looks
 from medfm.prepare import Prepare
 from medfm.vision import Vision, load_fitting
 
@@ -28,15 +30,18 @@ class Glances(nn.Module):
             `grounded` left) or `adapter` (a name).
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         batch: images per step. views: changed copies of every picture, see `look_at`.
+        paraphrases: pattern -> other ways to ask, used for a share `reword` of the questions.
     """
 
     def __init__(
-        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 24, views: int = 6, seed: int = 0,
+        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 24, views: int = 6,
+        paraphrases: dict[str, list[str]] | None = None, reword: float = 0.15, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
         self.cases, self.held = both_sides(data, Prepare.from_dict(about["prepare"]), seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
+        self.rewording = Rewording(paraphrases or {}, share=reword)
         answers = known_answers(self.cases)
         self.choosing = Choosing(answers, language=model["language"], prompt=model.get("prompt", {}))
         self.about = {"labels": about["labels"], "prepare": about["prepare"], "answers": answers}
@@ -64,11 +69,10 @@ class Glances(nn.Module):
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = self.batches.generator(indices)
         view = self.views[int(torch.randint(len(self.views), (), generator=generator))]
-        return self._batch([view[i] for i in indices], [self.cases[i] for i in indices])
-
-    def _batch(self, looks: list[Look], cases: list[Case]) -> dict[str, Tensor]:
-        patches, summary = stack_looks(looks)
-        return {"patches": patches, "summary": summary, **self.choosing.batch(cases)}
+        patches, summary = stack_looks([view[i] for i in indices])
+        cases = [self.cases[i] for i in indices]
+        asked = [replace(c, questions=[self.rewording(q, generator) for q in c.questions]) for c in cases]
+        return {"patches": patches, "summary": summary, **self.choosing.batch(asked)}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         memory = self.glance.remember(batch["patches"], batch["summary"])

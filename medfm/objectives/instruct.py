@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from medfm import assets
 from medfm.data.questions import Case, both_sides, question_batches
+from medfm.data.rewording import Rewording
 from medfm.language.prompt import Packed, Prompt, hint_of, pack
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, base_language, load_vision, save_adapter
@@ -43,8 +43,8 @@ class Instruct(nn.Module):
         checked: int = 48, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.questions, self.facts, self.hints, self.reword, self.checked = questions, facts, hints, reword, checked
-        self.paraphrases = {re.compile(k, re.IGNORECASE): v for k, v in (paraphrases or {}).items()}
+        self.questions, self.facts, self.hints, self.checked = questions, facts, hints, checked
+        self.rewording = Rewording(paraphrases or {}, share=reword)
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
         language, tokenizer, digest = base_language(model["language"])
         vision = {
@@ -106,18 +106,10 @@ class Instruct(nn.Module):
         facts = ", ".join(f for f in facts.split(", ") if sometimes(0.75))
         return (
             facts,
-            [self._reworded(case.questions[i], generator) for i in order],
+            [self.rewording(case.questions[i], generator) for i in order],
             [proposed[i] if sometimes(self.hints) else "" for i in order],
             [tidy(case.answers[i]) for i in order],
         )
-
-    def _reworded(self, question: str, generator: torch.Generator) -> str:
-        if torch.rand((), generator=generator) < self.reword:
-            for pattern, ways in self.paraphrases.items():
-                if found := pattern.fullmatch(question):
-                    way = ways[int(torch.randint(len(ways), (), generator=generator))]
-                    return way.format(*found.groups())
-        return question
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         packed = Packed(**{field.name: batch[field.name] for field in fields(Packed)})
