@@ -10,7 +10,7 @@ __all__ = ["Rewording"]
 
 
 class Rewording:
-    """Asks a share of the questions in other words, as people do: `ways` maps a pattern to sentences with its groups."""
+    """Asks a share of the questions in other words; `ways` maps a pattern to sentences with its groups."""
 
     def __init__(self, ways: dict[str, list[str]], *, share: float) -> None:
         self.ways = {re.compile(pattern, re.IGNORECASE): sentences for pattern, sentences in ways.items()}
