@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfm.data.batches import Batches
-from medfm.errors import DataError
+from medfm.data.manifest import Row, parse, prepare_stack, raw_rows, read_scans
+from medfm.errors import DataError, MedfmError
 from medfm.prepare import Prepare, Prepared
-from medfm.scan import Scan
 
 __all__ = [
     "Case", "both_sides", "question_batches", "read_cases", "split_cases", "stack_scans", "structure_target",
@@ -26,7 +26,11 @@ __all__ = [
 
 @dataclass
 class Case:
-    """One scan and all that is known about it; `prepared.x` is kept in half precision to hold a data set in memory."""
+    """One scan and all that is known about it; `prepared.x` is kept in half precision to hold a data set in memory.
+
+    views: what a frozen eye saw of the scan and of changed copies of it, (patches, summary) each; `prepared.x` may
+    then be on the device "meta", a shape without numbers. content: hash of the pixels.
+    """
 
     path: Path
     prepared: Prepared
@@ -36,6 +40,10 @@ class Case:
     facts: str = ""
     boxes: list[tuple[str, list[float]]] = field(default_factory=list)
     mask: Path | None = None
+    patient: str = ""
+    side: str = ""
+    content: str = ""
+    views: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 def question_batches(cases: Sequence[Case], batch: int, *, seed: int) -> Batches:
@@ -53,63 +61,104 @@ def stack_scans(cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
     return x, torch.stack([c.prepared.spacing * torch.tensor([t, 1, 1]) for c, t in zip(cases, thicker, strict=True)])
 
 
-def read_cases(files: Sequence[str | Path], prepare: Prepare, *, limit: int | None = None) -> list[Case]:
-    """Read rows {"image", "question", "answer", ...} of JSONL files, or of folders that `datasets` saved to disk.
+def read_cases(
+    sources: Sequence[str | Path], prepare: Prepare, *, limit: int | None = None, skip: Collection[str] = (),
+    look: Callable[[Case], None] | None = None,
+) -> list[Case]:  # fmt: skip
+    """Read manifests (see data/manifest.py), one case an examination; a row of side "test" is never read.
 
-    Image paths are relative to the file, or to the folder that holds the saved one.
-
-    `boxes.json` ([{label, xywh}]) and `mask.png` beside an image are taken along.
+    `boxes.json` ([{label, xywh}]) and `mask.png` beside an image are taken along. limit: examinations a source.
+    skip: places (`Row.where`) of rows to leave out. look: called with each case as soon as it is read; may put
+    something smaller in the place of its pixels, so that a stream larger than the memory can be read.
 
     Raises:
         DataError: a row lacks a key or its image cannot be read; the message names the file and line.
     """
     from rich.progress import track
 
-    cases = []
-    for file in map(Path, files):
-        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for number, line in enumerate(_lines(file), 1):
-            try:
-                row = json.loads(line) if isinstance(line, str) else line
-                question, answer = row["question"].strip(), str(row["answer"]).strip()
-                rows[row["image"]].append({**row, "question": question, "answer": answer})
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise DataError(
-                    f"{file}, line {number}: expected an object with image, question and answer ({error})"
-                ) from error
-        chosen = list(rows.items())[:limit]
-        for image, about in track(chosen, description=f"reading {file.parent.name}/{file.name}", transient=True):
-            path = file.parent / image
-            prepared = prepare(Scan.read(path))
-            small = replace(prepared, x=prepared.x.half())
-            boxes = path.parent / "boxes.json"
-            found = json.loads(boxes.read_text()) if boxes.exists() else []
-            mask = path.parent / "mask.png"
-            cases.append(
-                Case(
-                    path, small, [r["question"] for r in about], [r["answer"] for r in about],
-                    str(about[0].get("modality") or about[0].get("organ") or ""), _facts(about),
-                    [(b["label"], b["xywh"]) for b in found], mask if mask.exists() else None,
-                )
-            )  # fmt: skip
+    cases: list[Case] = []
+    left_out = frozenset(skip)
+    for source in sources:
+        known: dict[str, Case] = {}
+        about: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        rows = (parse(raw) for raw in raw_rows(source) if raw.where not in left_out)
+        for row in track(rows, description=f"reading {Path(source).name}", transient=True):
+            if row.side == "test":
+                continue
+            if row.key not in known:
+                if limit is not None and len(known) >= limit:
+                    continue
+                known[row.key] = _case(row, prepare)
+                if look is not None:
+                    look(known[row.key])
+            known[row.key].questions.append(row.question)
+            known[row.key].answers.append(row.answer)
+            about[row.key].append({**row.extra, "question": row.question, "answer": row.answer})
+        for key, case in known.items():
+            case.facts = _facts(about[key])
+        cases += known.values()
     if not cases:
-        raise DataError(f"no rows found in {', '.join(map(str, files))}")
+        raise DataError(f"no rows found in {', '.join(map(str, sources))}")
     return cases
 
 
-def both_sides(data: dict[str, Any], prepare: Prepare, *, seed: int) -> tuple[list[Case], list[Case]]:
-    """Cases to train on and held-out ones, of a recipe's `data`: `train`, and `validate` or the share to `hold`."""
-    cases = read_cases(data["train"], prepare, limit=data.get("limit"))
+def _case(row: Row, prepare: Prepare) -> Case:
+    try:
+        scans = read_scans(row)
+    except MedfmError as error:
+        raise DataError(f"{row.where}: {error}") from error
+    prepared = prepare_stack(scans, prepare)
+    facts = "; ".join(part for part in (prepared.facts, row.context) if part)
+    path = row.images[0] if isinstance(row.images[0], Path) else Path(row.where)
+    boxes, mask = path.parent / "boxes.json", path.parent / "mask.png"
+    beside = json.loads(boxes.read_text()) if not row.boxes and boxes.exists() else []
+    return Case(
+        path=path, prepared=replace(prepared, x=prepared.x.half(), facts=facts), questions=[], answers=[],
+        modality=str(row.extra.get("modality") or row.extra.get("organ") or ""),
+        boxes=row.boxes or [(b["label"], b["xywh"]) for b in beside],
+        mask=row.mask or (mask if mask.exists() else None), patient=row.patient, side=row.side,
+        content=" ".join(scan.content_hash for scan in scans),
+    )  # fmt: skip
+
+
+def both_sides(
+    data: dict[str, Any], prepare: Prepare, *, seed: int, look: Callable[[Case], None] | None = None
+) -> tuple[list[Case], list[Case]]:
+    """Cases to train on and held-out ones, of a recipe's `data`: `train`, and `validate` or the share to `hold`.
+
+    Where the rows of `train` name their side themselves, that is followed. `limit`, `skip`: see `read_cases`.
+    """
+    options = {"limit": data.get("limit"), "skip": data.get("skip", ()), "look": look}
+    cases = read_cases(data["train"], prepare, **options)
     if "validate" in data:
-        return cases, read_cases(data["validate"], prepare, limit=data.get("limit"))
+        return cases, read_cases(data["validate"], prepare, **options)
+    if any(case.side == "validate" for case in cases):
+        return [c for c in cases if c.side != "validate"], [c for c in cases if c.side == "validate"]
     return split_cases(cases, share=data["hold"], seed=seed)
 
 
 def split_cases(cases: list[Case], *, share: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """Training and held-out cases, split by image: no picture is on both sides."""
-    order = np.random.default_rng(seed).permutation(len(cases))
-    held = set(order[: round(share * len(cases))].tolist())
+    """Training and held-out cases: no patient and no picture is on both sides, whatever its file is called."""
+    groups = _groups(cases)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    held: set[int] = set()
+    for number in order:
+        if len(held) + len(groups[number]) <= round(share * len(cases)):
+            held |= groups[number]
     return [c for i, c in enumerate(cases) if i not in held], [c for i, c in enumerate(cases) if i in held]
+
+
+def _groups(cases: Sequence[Case]) -> list[set[int]]:
+    """Numbers of cases that share a patient or the pixels, in the order of their first."""
+    group = {number: {number} for number in range(len(cases))}
+    first: dict[tuple[str, str], int] = {}
+    for number, case in enumerate(cases):
+        for shared in (("patient", case.patient), ("content", case.content)):
+            other = first.setdefault(shared, number)
+            if shared[1] and group[other] is not group[number]:
+                merged = group[other] | group[number]
+                group.update(dict.fromkeys(merged, merged))
+    return list({id(members): members for members in group.values()}.values())
 
 
 def structure_target(
@@ -144,19 +193,6 @@ def structure_target(
             inside = ((columns - cx) / (w * scale / 2)) ** 2 + ((rows - cy) / (h * scale / 2)) ** 2 <= 1
             target[labels.index(label)] = torch.maximum(target[labels.index(label)], inside.float())
     return target, (target.flatten(1).amax(1) > 0.4).float()
-
-
-def _lines(file: Path) -> Iterable[str | dict[str, Any]]:
-    """Lines of a JSONL file, or rows of a saved data set, which stay on disk (Arrow) until they are asked for."""
-    if not file.is_dir():
-        return file.read_text().splitlines()
-    from datasets import load_from_disk
-
-    try:
-        rows: Iterable[dict[str, Any]] = load_from_disk(str(file))
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is a folder, expected a JSONL file or what `Dataset.save_to_disk` wrote") from error
-    return rows
 
 
 _PARTS = {
