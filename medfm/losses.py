@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SegmentLoss", "map_loss"]
+__all__ = ["FlowLoss", "SegmentLoss", "map_loss"]
 
 
 def map_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -77,3 +79,37 @@ class SegmentLoss(nn.Module):
         for weight, term in zip(self.weights, self.terms, strict=True):
             total = total + weight * term(logits, target[:, None])
         return total
+
+
+class FlowLoss(nn.Module):
+    """How unlike a warped picture is to the fixed one, and how rough its flow, by MONAI's losses.
+
+    Args:
+        ncc: weight of the local normalised cross-correlation in windows of `window` voxels (VoxelMorph's first form).
+        mse: of the mean squared difference (its second form; for pictures of one contrast and scale).
+        smooth: of the squared gradients of the flow, in voxels of its own grid (diffusion, Balakrishnan et al. 2019).
+    """
+
+    def __init__(self, *, ncc: float = 0.0, mse: float = 0.0, smooth: float = 1.0, window: int = 9) -> None:
+        super().__init__()
+        self.ncc, self.mse, self.smooth, self.window = ncc, mse, smooth, window
+
+    def forward(self, warped: Tensor, fixed: Tensor, flow: Tensor) -> Tensor:
+        """warped, fixed: (B, C, D, H, W); flow: (B, 3, d, h, w) -> a scalar.
+
+        Volumes of one slice are compared as pictures.
+        """
+        from monai.losses import DiffusionLoss, LocalNormalizedCrossCorrelationLoss
+
+        if fixed.shape[2] == 1:
+            warped, fixed, flow = warped[:, :, 0], fixed[:, :, 0], flow[:, 1:, 0]
+        with warnings.catch_warnings():  # MONAI indexes by a list of slices, of which PyTorch warns
+            warnings.simplefilter("ignore")
+            total = self.smooth * DiffusionLoss()(flow)
+        if self.mse:
+            total = total + self.mse * F.mse_loss(warped, fixed)
+        if self.ncc:
+            local = LocalNormalizedCrossCorrelationLoss(spatial_dims=fixed.ndim - 2, kernel_size=self.window)
+            total = total + self.ncc * local(warped, fixed)
+        result: Tensor = total
+        return result

@@ -21,12 +21,14 @@ _PARTS: dict[str, dict[str, str]] = {
     "heads": {
         "structures": "medfm.heads.structures:StructureHead",
         "segment": "medfm.heads.segment:SegmentHead",
+        "register": "medfm.heads.register:FlowHead",
     },
     "objectives": {
         "grounded": "medfm.objectives.grounded:Grounded",
         "glance": "medfm.objectives.glance:Glances",
         "instruct": "medfm.objectives.instruct:Instruct",
         "supervised": "medfm.objectives.supervised:Supervised",
+        "registration": "medfm.objectives.registration:Registration",
     },
 }
 

@@ -1,0 +1,199 @@
+"""Two scans onto each other: likeness of pictures or of labels, smoothness of the flow; also contrast-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfm.data.batches import Batches
+from medfm.data.pairs import Side, both_sides, draw_pairs
+from medfm.data.volumes import VolumeCase
+from medfm.grid import GridPrepare
+from medfm.image.patches import random_map, sample_patch, vary_intensity
+from medfm.image.synthesis import acquire, bias_field, normalise, paint, random_contrast
+from medfm.losses import FlowLoss
+from medfm.nn.warp import jacobian, warp
+from medfm.registrar import Registrar
+
+__all__ = ["Registration"]
+
+Case = tuple[Tensor, Tensor]  # a picture (C, D, H, W) and its class numbers (D, H, W)
+_BEYOND = 16  # voxels that a painted scan goes on beyond its border
+
+
+class Registration(nn.Module):
+    """Trains a `Registrar` on pairs.
+
+    VoxelMorph (Balakrishnan et al., TMI 2019) compares pictures, and labels where `dice` is above 0 (its auxiliary
+    form). SynthMorph (Hoffmann et al., TMI 2022) compares labels only, of pictures painted from them anew each time
+    (`synthesis`), so that no contrast is learned.
+
+    Args:
+        model: `encoder` and `head` nodes, `symmetric`, `start`: see `Registrar`.
+        data: see `medfm.data.pairs.both_sides`.
+        prepare: fields of `GridPrepare`. patch: (D, H, W) voxels around the middle of each scan that are registered.
+        batch: pairs a step.
+        loss: arguments of `FlowLoss`. dice: weight of the soft Dice of the labels.
+        synthesis: pictures are painted from the labels: {"clusters": intensity classes of what is not labelled}.
+        degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`), drawn for both scans apart.
+        shift: mm by which each is moved, likewise. vary: strength of the changes of intensity, 0 for none.
+        both: also learn the inverse, by which the fixed scan is warped onto the moving one; needs a velocity.
+        checked: held-out pairs looked at after a pass.
+    """
+
+    def __init__(
+        self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int], batch: int = 2,
+        loss: dict[str, Any] | None = None, dice: float = 0.0, synthesis: dict[str, int] | None = None,
+        degrees: float = 10.0, zoom: float = 0.1, shift: float = 2.0, flips: str = "", vary: float = 1.0,
+        both: bool = False, checked: int = 40, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.side, self.held, names = both_sides(data, GridPrepare.from_dict(prepare), seed=seed)
+        self.network = Registrar(**model, prepare=prepare, about=_about(data, self.side, self.held, names))
+        self.labels, self.patch = names, (patch[0], patch[1], patch[2])
+        self.degrees, self.zoom, self.shift, self.flips, self.vary = degrees, zoom, shift, flips, vary
+        self.loss, self.dice, self.both = FlowLoss(**(loss or {})), dice, both
+        self.clusters = (synthesis or {}).get("clusters", 4)
+        self.tissues: list[Tensor] = []
+        if synthesis is not None:
+            self.tissues = [tissues(case, self.clusters, known=len(names)) for case in self.side.cases]
+        self.pairs = self.held.pairs or draw_pairs(len(self.held.cases), checked, seed=0)
+        self.batches = Batches([0] * len(self.side.pairs or self.side.cases), batch, seed=seed)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """moving, fixed (B, C, *patch), and their labels (B, *patch) class numbers."""
+        generator = self.batches.generator(indices)
+        rows: list[tuple[Case, Case]] = []
+        for index in indices:
+            if self.side.pairs:
+                moving, fixed = self.side.pairs[index]
+            else:  # any other case, each as likely
+                other = int(torch.randint(len(self.side.cases) - 1, (), generator=generator))
+                moving, fixed = other + (other >= index), index
+            rows.append((self._case(moving, generator), self._case(fixed, generator)))
+        batch = {}
+        for name, part in zip(("moving", "fixed"), zip(*rows, strict=True), strict=True):
+            x = torch.stack([picture for picture, _ in part])
+            if self.vary and not self.tissues:
+                x = vary_intensity(x, generator, strength=self.vary)
+            batch[name], batch[f"{name}_labels"] = x, torch.stack([labels for _, labels in part])
+        return batch
+
+    def _case(self, index: int, generator: torch.Generator) -> Case:
+        case = self.side.cases[index]
+        matrix = random_map(self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips)
+        moved = (torch.rand(3, generator=generator) * 2 - 1) * self.shift / case.spacing
+        known = len(self.labels) + 1
+        source, classes = (self.tissues[index], known + self.clusters) if self.tissues else (case.labels, known)
+        x = source[None].float() if self.tissues else case.x.float()
+        centre = [(n - 1) / 2 + float(m) for n, m in zip(source.shape, moved, strict=True)]
+        x, labels = sample_patch(x, source, centre=centre, patch=self.patch, matrix=matrix, classes=classes)
+        if not self.tissues:
+            return x, labels
+        return self._painted(labels, case, generator), labels.where(labels < known, 0)
+
+    def _painted(self, labels: Tensor, case: VolumeCase, generator: torch.Generator) -> Tensor:
+        """A picture (1, D, H, W) in [0, 1] of random contrast, as SynthMorph's images are made."""
+        count = len(self.labels) + 1 + self.clusters
+        unknown = torch.full((count, 3), torch.nan)
+        means, deviations = random_contrast(torch.arange(count), unknown, generator=generator, related=0.0)
+        picture = paint(labels, means, deviations, generator=generator)
+        picture = picture * bias_field(picture.shape, generator=generator, strength=0.3)
+        spacing = case.spacing.tolist()
+        return normalise(acquire(picture, spacing=spacing, target=spacing, generator=generator))[None]
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        moving, fixed = batch["moving"], batch["fixed"]
+        flow = self.network(moving, fixed)
+        parts = self._parts(flow, moving, fixed, batch["moving_labels"], batch["fixed_labels"])
+        if self.both:
+            back = self._parts(-flow, fixed, moving, batch["fixed_labels"], batch["moving_labels"])
+            parts = {name: (value + back[name]) / 2 for name, value in parts.items()}
+        return parts
+
+    def _parts(self, flow: Tensor, moving: Tensor, fixed: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        u = self.network.head.displacement(flow, self.patch)
+        loss = self.loss(warp(moving, u) if self.loss.mse or self.loss.ncc else fixed, fixed, flow)
+        if not self.dice or not self.labels:
+            return {"loss": loss}
+        from monai.losses import DiceLoss
+
+        warped = warp(_one_hot(labels, len(self.labels)), u, padding="zeros")
+        soft = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(warped, _one_hot(wanted, len(self.labels)))
+        return {"loss": loss + self.dice * soft, "dice": 1 - soft.detach()}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Over held-out pairs, centres aligned: mean Dice of the labels ("score") and before, folded voxels in %.
+
+        Without labels the score is minus the loss.
+        """
+        rows = []
+        for moving, fixed in self.pairs:
+            (a, before), (b, truth) = (self._plain(self.held.cases[i]) for i in (moving, fixed))
+            flow = self.network(a, b)
+            u = self.network.head.displacement(flow, self.patch)
+            folded = 100 * (jacobian(u) <= 0).float().mean()
+            if not self.labels:
+                rows.append(torch.stack([-self.loss(warp(a, u), b, flow), folded]))
+                continue
+            after = warp(before[:, None].float(), u, mode="nearest", padding="zeros")[:, 0].long()
+            rows.append(torch.stack([*(_dice(m, truth, len(self.labels)) for m in (after, before)), folded]))
+        names = ["score", "before", "folding"] if self.labels else ["score", "folding"]
+        return dict(zip(names, torch.stack(rows).nanmean(0).tolist(), strict=True))
+
+    def _plain(self, case: VolumeCase) -> tuple[Tensor, Tensor]:
+        centre = [(n - 1) / 2 for n in case.labels.shape]
+        classes = len(self.labels) + 1
+        x, labels = sample_patch(
+            case.x.float(), case.labels, centre=centre, patch=self.patch, matrix=torch.eye(3), classes=classes
+        )
+        return x[None], labels[None]
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """All that learns, at one rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+
+    def save(self, folder: Path) -> None:
+        """A folder for `medfm.registrar.load_registrar`."""
+        self.network.save(folder)
+
+
+def tissues(case: VolumeCase, clusters: int, *, known: int) -> Tensor:
+    """(D, H, W) uint8: the labels, and after them what is not labelled in classes of like intensity.
+
+    Billot et al. (2023) divide what they have no labels for in the same way, so that every voxel can be painted. The
+    map goes on beyond the border of the scan, as the scan itself does when it is registered.
+    """
+    labels = case.labels.clone()
+    blurred = F.avg_pool3d(case.x[None].float(), 3, 1, 1, count_include_pad=False)[0, 0]
+    rest = labels == 0
+    edges = torch.quantile(blurred[rest], torch.linspace(0, 1, clusters + 1)[1:-1])
+    labels[rest] = (known + 1 + torch.bucketize(blurred[rest], edges)).to(torch.uint8)
+    beyond = F.pad(labels[None, None].float(), [_BEYOND] * 6, mode="replicate")
+    return beyond[0, 0].to(torch.uint8)
+
+
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    """(B, D, H, W) numbers -> (B, classes, D, H, W), without the background."""
+    return F.one_hot(labels, classes + 1)[..., 1:].movedim(-1, 1).float()
+
+
+def _dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
+    a, b = _one_hot(found, classes), _one_hot(truth, classes)
+    axes = (0, 2, 3, 4)
+    total = (a + b).sum(axes)
+    return torch.where(total > 0, 2 * (a * b).sum(axes) / total.clamp(min=1), torch.nan).nanmean()
+
+
+def _about(data: dict[str, Any], side: Side, held: Side, names: list[str]) -> dict[str, Any]:
+    return {
+        "data": Path(str(data["train"])).name,
+        "labels": names,
+        "trained on": len(side.cases),
+        "held out": sorted({c.patient for c in held.cases}),
+    }

@@ -1,0 +1,141 @@
+"""Registrar: encoder + flow head + how a pair of scans is read for them, as one folder; load and save."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medfm import assets, config
+from medfm.errors import AdapterMismatch, ConfigError, UnknownName
+from medfm.grid import GridPrepare
+from medfm.heads.register import FlowHead
+from medfm.losses import FlowLoss
+from medfm.nn.warp import warp
+
+__all__ = ["Registrar", "load_registrar", "registrars"]
+
+Start = Literal["header", "centre", "rigid", "affine"]
+
+
+class Registrar(nn.Module):
+    """Says of every voxel of a fixed scan where it lies in a moving one that has been brought onto its grid.
+
+    `medfm.json` of its folder holds kind: "register" and these arguments; `register.safetensors` the weights in half
+    precision.
+
+    Args:
+        encoder: a node of configs with two inputs a channel, moving before fixed. head: arguments of `FlowHead`.
+        prepare: fields of `GridPrepare`, for both scans.
+        start: what brings the moving scan near the fixed one before the network sees them: their headers, the centres
+            of their fields of view, or a rigid or affine registration (`medfm.iterative`).
+        symmetric: half the difference of the velocities of both orders, so that exchanging the scans inverts the field.
+        about: what the model is and was trained on, for people; kept as it is.
+    """
+
+    def __init__(
+        self, *, encoder: dict[str, Any], head: dict[str, Any], prepare: dict[str, Any], start: Start = "centre",
+        symmetric: bool = False, about: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.settings = {
+            "encoder": encoder, "head": head, "prepare": prepare, "start": start, "symmetric": symmetric,
+            "about": about or {},
+        }  # fmt: skip
+        self.preparation, self.start = GridPrepare.from_dict(prepare), start
+        self.encoder = config.build("encoders", encoder)
+        self.head = FlowHead(self.encoder.channels, self.encoder.strides, **head)
+        self.symmetric = symmetric
+        if symmetric and not self.head.steps:
+            raise ConfigError("symmetric needs a velocity (head.steps > 0): a displacement is not inverted by its sign")
+        self.name = ""
+        self.to(memory_format=torch.channels_last_3d)  # a fifth less time for a step on CPU
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """moving, fixed: (B, C, D, H, W) on one grid -> flow (B, 3, d, h, w), see `FlowHead`."""
+        both = torch.cat([moving, fixed], 1)
+        if self.symmetric:
+            both = torch.cat([both, torch.cat([fixed, moving], 1)])
+        flow: Tensor = self.head(self.encoder(both.contiguous(memory_format=torch.channels_last_3d)))
+        if self.symmetric:
+            there, back = flow.chunk(2)
+            flow = (there - back) / 2
+        return flow
+
+    def displacement(self, moving: Tensor, fixed: Tensor, *, optimise: int = 0, loss: FlowLoss | None = None) -> Tensor:
+        """The displacement (B, 3, D, H, W), in voxels, that warps `moving` onto `fixed`, of any size.
+
+        optimise: steps of gradient descent on the flow of this very pair after the network (instance optimisation,
+        Balakrishnan et al. 2019); `loss` is what they descend, default local cross-correlation and smoothness.
+        """
+        size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
+        pads = self._margin(size)
+        a, b = (F.pad(x, pads, mode="replicate") for x in (moving, fixed))
+        full = (a.shape[2], a.shape[3], a.shape[4])
+        with torch.inference_mode():
+            flow = self(a, b)
+        if optimise:
+            flow = self._optimised(flow.clone(), a, b, steps=optimise, loss=loss or FlowLoss(ncc=1.0, smooth=1.0))
+        with torch.inference_mode():
+            return self.head.displacement(flow, full)[:, :, : size[0], : size[1], : size[2]]
+
+    @torch.enable_grad()
+    def _optimised(self, flow: Tensor, moving: Tensor, fixed: Tensor, *, steps: int, loss: FlowLoss) -> Tensor:
+        flow = flow.requires_grad_()
+        size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
+        descent = torch.optim.Adam([flow], lr=0.05)
+        for _ in range(steps):
+            descent.zero_grad()
+            u = self.head.displacement(flow, size)
+            loss(warp(moving, u), fixed, flow).backward()
+            descent.step()
+        return flow.detach()
+
+    def _margin(self, sizes: tuple[int, int, int]) -> list[int]:
+        """To whole strides, and two voxels at the coarsest level: normalisation needs more than one."""
+        pads: list[int] = []
+        for size, stride in zip(sizes[::-1], self.encoder.strides[-1][::-1], strict=True):
+            wanted = max(-(-size // stride), 2 if stride > 1 else 1) * stride
+            pads += [0, wanted - size]
+        return pads
+
+    def save(self, folder: Path) -> None:
+        """Write `medfm.json` and `register.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {n: t.half().contiguous() for n, t in self.state_dict().items()}
+        save_file(tensors, folder / "register.safetensors")
+        (folder / "medfm.json").write_text(json.dumps({"kind": "register", **self.settings}, indent=1) + "\n")
+
+
+def load_registrar(name: str | Path, *, device: str = "cpu") -> Registrar:
+    """Load a shipped registration model by name ("registration-hippocampus"), or a folder that training left.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
+    """
+    folder = assets.adapter_folder(name)
+    settings = json.loads((folder / "medfm.json").read_text())
+    if (kind := settings.pop("kind", "answers")) != "register":
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'register'. "
+            f"Shipped are: {', '.join(registrars()) or 'none'}"
+        )
+    model = Registrar(**settings)
+    tensors = load_file(folder / "register.safetensors")
+    missing, unknown = model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
+    if unknown or missing:
+        wrong = sorted([*unknown, *missing])
+        raise AdapterMismatch(f"{folder.name}: medfm.json and register.safetensors do not fit each other: {wrong[:3]}")
+    model.name = folder.name
+    return model.eval().to(device)
+
+
+def registrars() -> list[str]:
+    """Names of the shipped registration models."""
+    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
+    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "register"]
