@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from medfm.errors import AdapterMismatch
 from medfm.language.base import load_language
 from medfm.language.decode import decode, prefill
 from medfm.language.prompt import Packed, Prompt, hint_of
+from medfm.language.shared import share_language
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 from medfm.vision import Vision
@@ -182,8 +184,11 @@ class MedFM(PreTrainedModel):
         return [words(torch.tensor(ids, device=self.device)) for ids in asked]
 
 
-def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
-    """Load a shipped adapter by name, or a folder holding one, on its base model.
+def load(name: str | Path = "default", *, device: str = "cpu", share: bool = False) -> MedFM:
+    """Load an adapter, shipped or one's own, by name, or a folder holding one, on its base model.
+
+    share: keep one base in memory for all adapters loaded so, and switch between them when they are asked. Else the
+    adapter is merged into a base of its own, which answers faster.
 
     Raises:
         UnknownName: no such adapter. AdapterMismatch: it was trained on other base weights. WeightsError: the base
@@ -192,28 +197,42 @@ def load(name: str | Path = "default", *, device: str = "cpu") -> MedFM:
     folder = assets.adapter_folder(name)
     about = json.loads((folder / "medfm.json").read_text())
     config = MedFMConfig(**about)
-    language, tokenizer, digest = base_language(config.language)
-    if config.base != digest:
-        raise AdapterMismatch(
-            f"adapter {folder.name} was trained on {config.language} with hash {config.base[:12]}, "
-            f"found {digest[:12]}; remove the cached base weights and let them be fetched again, or retrain the adapter"
-        )
-    if (folder / "adapter_config.json").exists():
-        from peft import PeftModel
+    adapted = (folder / "adapter_config.json").exists()
+    merged = folder / config.language  # of `medfm adapter merge`, which carries its language model along
+    base = str(merged) if (merged / "config.json").exists() else config.language
+    if share and adapted:
+        language, tokenizer, where = share_language(base, folder, dtype=torch.float32)
+        check_base(folder, _digest(where))
+    else:
+        language, tokenizer, digest = base_language(base)
+        check_base(folder, digest)
+        if adapted:
+            from peft import PeftModel
 
-        with warnings.catch_warnings():  # peft asks transformers 5 for an attribute by its old name
-            warnings.simplefilter("ignore", FutureWarning)
-            language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
-    model = MedFM(config, language.eval(), tokenizer)
+            with warnings.catch_warnings():  # peft asks transformers 5 for an attribute by its old name
+                warnings.simplefilter("ignore", FutureWarning)
+                language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
+    model = MedFM(config, getattr(language, "get_base_model", lambda: language)(), tokenizer)
+    model.language = language  # put in later where it is shared: transformers would tie its weights by wrong names
     model.vision.load_state_dict(load_vision(folder)[1])
     model.name = folder.name
     return model.eval().to(device)
 
 
+def check_base(folder: Path, digest: str) -> None:
+    """Raise AdapterMismatch where the adapter in `folder` was trained on another base than the one with this hash."""
+    about = json.loads((folder / "medfm.json").read_text())
+    if about["base"] != digest:
+        raise AdapterMismatch(
+            f"adapter {folder.name} was trained on {about['language']} with hash {about['base'][:12]}, "
+            f"found {digest[:12]}; remove the cached base weights and let them be fetched again, or retrain the adapter"
+        )
+
+
 def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """An eye left by `objectives/grounded`, or an adapter's: {labels, prepare, answers} and tensors in float."""
     folder = Path(name) if (Path(name) / "vision.safetensors").exists() else assets.adapter_folder(name)
-    tensors = load_file(folder / "vision.safetensors")
+    tensors = assets.eye_tensors(folder)
     if (folder / "vision.json").exists():
         about = json.loads((folder / "vision.json").read_text())
     else:
@@ -226,13 +245,16 @@ def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def base_language(name: str) -> tuple[Any, Any, str]:
     """A language model in full precision, its tokenizer and the sha256 of its weights."""
     language, tokenizer, folder = load_language(name, dtype=torch.float32)
-    return language, tokenizer, _digest(sorted(folder.glob("*.safetensors")))
+    return language, tokenizer, _digest(folder)
 
 
-def save_adapter(model: MedFM, folder: Path) -> None:
-    """Write `medfm.json`, the eye and its connector in half precision, and the PEFT adapter."""
+def save_adapter(model: MedFM, folder: Path, *, parent: Path | None = None) -> None:
+    """Write `medfm.json`, the eye and its connector in half precision, and the PEFT adapter.
+
+    parent: folder of the adapter this one was made from; of the eye only what has changed since is stored.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.vision.write(folder / "vision.safetensors")
+    made_from = assets.write_eye(model.vision.state_dict(), folder, parent=parent)
     if hasattr(model.language, "peft_config"):
         model.language.save_pretrained(str(folder), save_embedding_layers=False)
         file = folder / "adapter_model.safetensors"
@@ -240,11 +262,19 @@ def save_adapter(model: MedFM, folder: Path) -> None:
         settings = json.loads((folder / "adapter_config.json").read_text())
         settings["base_model_name_or_path"] = assets.hub_id(model.config.language)  # not where it lay on this machine
         (folder / "adapter_config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    keys = ("vision", "prepare", "prompt", "language", "base", "abstain")
-    (folder / "medfm.json").write_text(json.dumps({k: getattr(model.config, k) for k in keys}, indent=1) + "\n")
+    about = {k: getattr(model.config, k) for k in ("vision", "prepare", "prompt", "language", "base", "abstain")}
+    about |= {"parent": made_from} if made_from else {}
+    (folder / "medfm.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _digest(files: list[Path]) -> str:
+def _digest(folder: Path) -> str:
+    """sha256 of the weights in a folder, computed once a process for the same files."""
+    files = tuple(sorted(folder.glob("*.safetensors")))
+    return _hash(files, tuple((f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+
+@lru_cache(maxsize=8)
+def _hash(files: tuple[Path, ...], _stats: tuple[tuple[int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

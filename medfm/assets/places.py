@@ -1,4 +1,4 @@
-"""The folders that code needs to find: what is shipped with the package, and the user's cache."""
+"""The folders that code needs to find: what is shipped with the package, the user's own adapters, the user's cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medfm.errors import UnknownName
 
-__all__ = ["adapter_folder", "cache_dir", "root"]
+__all__ = ["adapter_folder", "cache_dir", "home_dir", "own_adapters", "root", "shipped_adapters"]
 
 
 def root() -> Path:
@@ -22,14 +22,32 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "medfm"
 
 
+def home_dir() -> Path:
+    """Where a user's own adapters and runs are kept: $MEDFM_HOME, else the platform's data folder. Not created here."""
+    from platformdirs import user_data_path
+
+    chosen = os.environ.get("MEDFM_HOME")
+    return Path(chosen).expanduser() if chosen else user_data_path("medfm", appauthor=False)
+
+
+def shipped_adapters() -> list[Path]:
+    """Folders of the adapters that come with the package, by name."""
+    return sorted(f.parent for f in (root() / "adapters").glob("*/medfm.json"))
+
+
+def own_adapters() -> list[Path]:
+    """Folders of the adapters that `medfm finetune` left in the user's data folder, by name."""
+    return sorted(f.parent for f in (home_dir() / "adapters").glob("*/medfm.json"))
+
+
 def adapter_folder(name: str | Path) -> Path:
-    """The folder of an adapter, by shipped name or by path. Raises UnknownName."""
-    shipped = root() / "adapters"
-    for folder in (Path(name), shipped / str(name)):
+    """The folder of an adapter, by shipped name, by the name of one's own, or by path. Raises UnknownName."""
+    shipped, own = root() / "adapters", home_dir() / "adapters"
+    for folder in (Path(name), shipped / str(name), own / str(name)):
         if (folder / "medfm.json").exists():
             return folder
-    known = sorted(f.parent.name for f in shipped.glob("*/medfm.json"))
+    known, mine = (", ".join(f.name for f in found) or "none" for found in (shipped_adapters(), own_adapters()))
     raise UnknownName(
         f"no adapter named {str(name)!r} and no folder of that path with a medfm.json; "
-        f"shipped are: {', '.join(known) or 'none'}"
+        f"shipped are: {known}; your own: {mine}"
     )

@@ -39,9 +39,7 @@ class SharedEncoder(nn.Module):
         self.channels, self.strides = self.body.channels, self.body.strides
         self.tune = tune
         if tune != "random":
-            from safetensors.torch import load_file
-
-            tensors = load_file(folder / "vision.safetensors")
+            tensors = assets.eye_tensors(folder)
             own = {n.removeprefix("encoder."): t.float() for n, t in tensors.items() if n.startswith("encoder.")}
             self.body.load_state_dict({n: t.long() if n.endswith("tracked") else t for n, t in own.items()})
         if tune in ("none", "lora"):

@@ -15,7 +15,7 @@ from medfm.data.questions import Case, both_sides, question_batches
 from medfm.data.rewording import Rewording
 from medfm.language.prompt import Packed, Prompt, hint_of, pack
 from medfm.metrics import exact_match
-from medfm.model import MedFM, MedFMConfig, base_language, load_vision, save_adapter
+from medfm.model import MedFM, MedFMConfig, base_language, check_base, load_vision, save_adapter
 from medfm.objectives.choosing import tidy
 from medfm.objectives.views import Look, look_at, stack_looks
 
@@ -47,6 +47,8 @@ class Instruct(nn.Module):
         self.rewording = Rewording(paraphrases or {}, share=reword)
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
         language, tokenizer, digest = base_language(model["language"])
+        if model.get("adapter"):
+            check_base(assets.adapter_folder(model["adapter"]), digest)
         vision = {
             "encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size,
             "answers": about.get("answers", []),
