@@ -28,7 +28,7 @@ def report(
     labs: Annotated[str | None, typer.Option(help="Laboratory values.", metavar="TEXT")] = None,
     prior: Annotated[
         str | None,
-        typer.Option(help="An earlier scan, or its report: a .txt or .md file, or the text.", metavar="PRIOR"),
+        typer.Option(help="An earlier scan, or a report: .txt, .md or the text.", metavar="PRIOR"),
     ] = None,
     series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
     plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
@@ -85,7 +85,7 @@ def _prior(given: str | None) -> Scan | str | None:
 def evaluate_report(
     data: Annotated[
         Path,
-        typer.Argument(help="JSON lines: image, question, answer; boxes.json beside images.", metavar="DATA.jsonl"),
+        typer.Argument(help="JSON lines of questions, boxes.json beside images.", metavar="DATA.jsonl"),
     ],
     output: Annotated[Path, typer.Option(help="Folder for predictions.jsonl and metrics.json.", metavar="DIR")],
     adapter: Adapter = "default",
