@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medfm.errors import ConfigError
+from medfm.image.intensity import robust_range
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,9 +90,7 @@ class GridPrepare:
             return mean, mean + max(np.sqrt((sum(chunks) + float(np.square(rest).sum())) / scan.data.size), 1e-6)
         if scan.data.dtype == np.uint8:
             return 0.0, 255.0
-        step = max(1, scan.data.size // 2_000_000)
-        low, high = np.percentile(scan.data.reshape(-1)[::step].astype(np.float32), self.percentiles)
-        return float(low), float(high if high > low else low + 1)
+        return robust_range(scan.data, self.percentiles)
 
 
 @dataclass(frozen=True)

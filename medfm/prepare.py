@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfm.errors import ConfigError
+from medfm.image.intensity import robust_range
 
 if TYPE_CHECKING:
     import torch
@@ -103,9 +104,7 @@ class Prepare:
             return 0.0, 255.0
         if scan.units == "HU":
             return 0.0, 1.0
-        step = max(1, array.size // 2_000_000)
-        low, high = np.percentile(array.reshape(-1)[::step].astype(np.float32), self.percentiles)
-        return float(low), float(high if high > low else low + 1)
+        return robust_range(array, self.percentiles)
 
     def _channels(self, slab: Tensor, scan: Scan, low: float, high: float, channels: int) -> Tensor:
         """(N, C, H, W) in the scan's units -> (N, 3, H, W) in [0, 1]."""

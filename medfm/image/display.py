@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medfm.image.intensity import robust_range
+
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
 __all__ = ["grey_range", "slice_picture"]
 
 _SOFT_TISSUE = (-160.0, 240.0)  # HU: level 40, width 400
-_SAMPLE = 1_000_000  # voxels looked at for percentiles
 
 
 def grey_range(scan: Scan) -> tuple[float, float]:
@@ -22,9 +23,7 @@ def grey_range(scan: Scan) -> tuple[float, float]:
         return _SOFT_TISSUE
     if scan.data.dtype == np.uint8:
         return 0.0, 255.0
-    values = scan.data.reshape(-1)
-    low, high = np.percentile(values[:: max(1, values.size // _SAMPLE)].astype(np.float32), (0.5, 99.5))
-    return float(low), float(high if high > low else low + 1)
+    return robust_range(scan.data)
 
 
 def slice_picture(scan: Scan, index: int, *, plane: str | None = None, size: int = 640) -> NDArray[np.uint8]:

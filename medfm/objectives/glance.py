@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from medfm.data.questions import both_sides, question_batches
 from medfm.data.rewording import Rewording
+from medfm.data.views import look_at, stack_looks
 from medfm.language.glance import Glance
 from medfm.model import load_vision
 from medfm.objectives.choosing import Choosing, known_answers
-from medfm.objectives.views import look_at, stack_looks
 from medfm.prepare import Prepare
 from medfm.vision import Vision, load_fitting
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from medfm import assets
 from medfm.data.questions import Case, both_sides, question_batches
 from medfm.data.rewording import Rewording
+from medfm.data.views import Look, look_at, stack_looks
 from medfm.language.prompt import Packed, Prompt, hint_of, pack
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, base_language, check_base, load_vision, save_adapter
 from medfm.objectives.choosing import tidy
-from medfm.objectives.views import Look, look_at, stack_looks
 
 __all__ = ["Instruct"]
 
