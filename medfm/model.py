@@ -212,8 +212,8 @@ def load(name: str | Path = "default", *, device: str = "cpu", share: bool = Fal
             with warnings.catch_warnings():  # peft asks transformers 5 for an attribute by its old name
                 warnings.simplefilter("ignore", FutureWarning)
                 language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
-    model = MedFM(config, getattr(language, "get_base_model", lambda: language)(), tokenizer)
-    model.language = language  # put in later where it is shared: transformers would tie its weights by wrong names
+    model = MedFM(config, language.get_base_model() if share and adapted else language.eval(), tokenizer)
+    model.language = language  # put in late where it is shared: transformers would tie its weights by wrong names
     model.vision.load_state_dict(load_vision(folder)[1])
     model.name = folder.name
     return model.eval().to(device)

@@ -54,4 +54,6 @@ def share_language(base: str, folder: Path, *, dtype: Any) -> tuple[SharedLangua
         if name not in peft.peft_config:
             peft.load_adapter(str(folder), adapter_name=name)
             peft.eval()
+        for module in peft.modules():  # else transformers draws new numbers for what PEFT has put in
+            module._is_hf_initialized = True
         return SharedLanguage(peft, name).eval(), tokenizer, where
