@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from accelerate.utils import set_seed
 from medfm import config
 from medfm.data.batches import loader as batch_loader
 from medfm.errors import ConfigError
+from medfm.train.shards import Sharded
 
 __all__ = ["train"]
 
 _TRAIN = {
     "epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0,
-    "minutes": 5.0, "budget": 0.0, "seed": 0,
+    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "seed": 0,
 }  # fmt: skip
 
 
@@ -31,7 +33,12 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     The recipe has `objective` (a registered name and its arguments), `data`, and `train`: epochs, rate (AdamW, cosine
     after a warm-up share), decay, clip, accumulate, average (decay of the moving average of the weights that is saved,
     0 = none), minutes between checkpoints, budget (minutes after which the run ends in good order, its cosine fitted
-    to them, if its epochs did not end it before; 0 = none), seed. `log.jsonl` gets one line an epoch.
+    to them, if its epochs did not end it before; 0 = none), patience (epochs without a better score after which it
+    ends; 0 = none), best (keep what was saved at the best score, not at the last), shard (split the model over the
+    processes, see train/shards.py), seed. `log.jsonl` gets one line an epoch.
+
+    Under `torchrun` or `accelerate launch` every process calls this; a step then sees that many batches, and the
+    losses in the log are means over all of them.
 
     Raises:
         ConfigError: an unknown key, or `output` holds another run and `resume` was not asked for.
@@ -46,6 +53,7 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     set_seed(options["seed"])
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
+    shards = _shards(objective, options, accelerator) if options["shard"] else None
     optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
     loader = batch_loader(objective.batches, objective.collate)
     steps = math.ceil(len(loader) / accelerator.num_processes / options["accumulate"]) * options["epochs"]
@@ -53,69 +61,124 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _cosine(max(step, progress.share() * steps), steps, options["warmup"])
     )
-    wrapped, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
+    if shards is None:
+        wrapped, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
+    else:
+        wrapped = objective
+        optimizer, loader = accelerator.prepare(optimizer, loader)
     average = _Average(objective, options["average"])
     accelerator.register_for_checkpointing(schedule, average)
     if resume and checkpoint.exists():
         accelerator.load_state(str(checkpoint))
         progress.load()
-    _run(accelerator, objective, wrapped, optimizer, schedule, loader, average, progress, options, output)
+    run = _Run(accelerator, objective, wrapped, optimizer, schedule, loader, average, progress, options, output, shards)
+    run.run()
     return output
 
 
-def _run(
-    accelerator: Accelerator, objective: Any, wrapped: Any, optimizer: Any, schedule: Any, loader: Any,
-    average: _Average, progress: _Progress, options: dict[str, Any], output: Path,
-) -> None:  # fmt: skip
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@dataclass
+class _Run:
+    """What takes part in one training."""
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    saved = told = time.monotonic()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
-        total = len(loader) * options["epochs"]
-        task = bar.add_task("training", total=total, completed=progress.epoch * len(loader) + progress.step)
-        for epoch in range(progress.epoch, options["epochs"]):
-            objective.batches.epoch = epoch
-            wrapped.train()
-            batches = accelerator.skip_first_batches(loader, progress.step) if progress.step else loader
-            for batch in batches:
-                with accelerator.accumulate(wrapped):
-                    parts = wrapped(batch)
-                    accelerator.backward(parts["loss"])
-                    if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(wrapped.parameters(), options["clip"])
-                    optimizer.step()
-                    if accelerator.sync_gradients:
-                        schedule.step()
-                        average.update(objective)
-                    optimizer.zero_grad()
-                progress.add({name: float(value.detach()) for name, value in parts.items()})
-                bar.update(task, advance=1, description=progress.line(epoch))
-                if not console.is_terminal and time.monotonic() - told > 60:  # a log file gets a line a minute
-                    told = time.monotonic()
-                    left = timedelta(seconds=round(bar.tasks[0].time_remaining or 0))
-                    console.print(f"{progress.line(epoch)}, {progress.step}/{len(loader)} steps, {left} left")
-                if time.monotonic() - saved > options["minutes"] * 60:
-                    accelerator.save_state(str(progress.folder))
-                    progress.save()
-                    saved = time.monotonic()
-                if progress.share() >= 1:
+    accelerator: Accelerator
+    objective: Any
+    wrapped: Any
+    optimizer: Any
+    schedule: Any
+    loader: Any
+    average: _Average
+    progress: _Progress
+    options: dict[str, Any]
+    output: Path
+    shards: Sharded | None
+    saved: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console, told, progress = Console(stderr=True), time.monotonic(), self.progress
+        with Progress(*columns, console=console, disable=not self.accelerator.is_main_process) as bar:
+            done = progress.epoch * len(self.loader) + progress.step
+            task = bar.add_task("training", total=len(self.loader) * self.options["epochs"], completed=done)
+            for epoch in range(progress.epoch, self.options["epochs"]):
+                self.objective.batches.epoch = epoch
+                self.wrapped.train()
+                skipped = self.accelerator.skip_first_batches(self.loader, progress.step)
+                for batch in skipped if progress.step else self.loader:
+                    self.step(batch)
+                    bar.update(task, advance=1, description=progress.line(epoch))
+                    if not console.is_terminal and time.monotonic() - told > 60:  # a log file gets a line a minute
+                        told = time.monotonic()
+                        left = timedelta(seconds=round(bar.tasks[0].time_remaining or 0))
+                        console.print(f"{progress.line(epoch)}, {progress.step}/{len(self.loader)} steps, {left} left")
+                    spent, due = self.agreed(progress.share(), self.minutes())
+                    if due > self.options["minutes"]:
+                        self.checkpoint()
+                    if spent >= 1:
+                        break
+                self.end_pass(epoch)
+                if self.agreed(progress.share(), 0)[0] >= 1 or 0 < self.options["patience"] <= progress.since:
                     break
-            with average.swapped(objective):
+
+    def step(self, batch: Any) -> None:
+        with self.accelerator.accumulate(self.wrapped):
+            parts = self.wrapped(batch)
+            self.accelerator.backward(parts["loss"])
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.options["clip"])
+            self.optimizer.step()
+            if self.accelerator.sync_gradients:
+                self.schedule.step()
+                self.average.update(self.objective)
+            self.optimizer.zero_grad()
+        self.progress.add({name: float(value.detach()) for name, value in parts.items()})
+
+    def minutes(self) -> float:
+        """Since the last checkpoint."""
+        return (time.monotonic() - self.saved) / 60
+
+    def agreed(self, *values: float) -> list[float]:
+        """The largest value of any process: their clocks differ, and one that stops alone leaves the others waiting."""
+        if self.accelerator.num_processes == 1:
+            return list(values)
+        mine = torch.tensor(values, device=self.accelerator.device)
+        return [max(column) for column in self.accelerator.gather(mine[None]).T.tolist()]
+
+    def end_pass(self, epoch: int) -> None:
+        """Evaluate, log, save where that is asked for, and leave a checkpoint."""
+        progress, means = self.progress, self.progress.means()
+        total = self.accelerator.reduce(torch.tensor([*means.values()], device=self.accelerator.device), "mean")
+        entry: dict[str, float] = {"epoch": epoch + 1, **dict(zip(means, total.tolist(), strict=True))}
+        objective = self.objective if self.shards is None else self.shards.collect()
+        progress.next_epoch()
+        with self.average.swapped(self.objective):
+            if objective is not None:
                 objective.eval()
-                entry = {"epoch": epoch + 1, **progress.means(), **objective.evaluate()}
-                progress.next_epoch()
-                if accelerator.is_main_process:
-                    with (output / "log.jsonl").open("a") as log:
-                        log.write(json.dumps({k: round(v, 4) for k, v in entry.items()}) + "\n")
-                    objective.save(output)
-            accelerator.save_state(str(progress.folder))
-            progress.save()
-            saved = time.monotonic()
-            if progress.share() >= 1:
-                break
+                entry |= objective.evaluate()
+            better = progress.judge(entry.get("score", 0.0))
+            if self.accelerator.is_main_process:
+                with (self.output / "log.jsonl").open("a") as log:
+                    log.write(json.dumps({k: round(v, 4) for k, v in entry.items()}) + "\n")
+                if better or not self.options["best"]:
+                    objective.save(self.output)
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """A sharded run has none: its weights are those of the last pass."""
+        self.saved = time.monotonic()
+        self.accelerator.wait_for_everyone()
+        if self.shards is None:
+            self.accelerator.save_state(str(self.progress.folder))
+            if self.accelerator.is_main_process:
+                self.progress.save()
+
+
+def _shards(objective: Any, options: dict[str, Any], accelerator: Accelerator) -> Sharded:
+    if options["average"] or options["patience"]:
+        raise ConfigError("train.shard: set train.average=0 and train.patience=0; a sharded run has neither")
+    return Sharded(objective, main=accelerator.is_main_process)
 
 
 def _cosine(step: float, steps: int, warmup: float) -> float:
@@ -171,6 +234,7 @@ class _Progress:
     def __init__(self, folder: Path, *, budget: float) -> None:
         self.folder, self.epoch, self.step = folder, 0, 0
         self.budget, self.start, self.spent = budget, time.monotonic(), 0.0
+        self.best, self.since = -1.0, 0
         self.sums: dict[str, float] = {}
 
     def share(self) -> float:
@@ -191,6 +255,12 @@ class _Progress:
     def next_epoch(self) -> None:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
 
+    def judge(self, score: float) -> bool:
+        """Whether `score` is the best so far; `since` counts the epochs after the best."""
+        better = score > self.best
+        self.best, self.since = max(self.best, score), 0 if better else self.since + 1
+        return better
+
     def save(self) -> None:
         (self.folder / "progress.json").write_text(
             json.dumps(
@@ -198,6 +268,8 @@ class _Progress:
                     "epoch": self.epoch,
                     "step": self.step,
                     "sums": self.sums,
+                    "best": self.best,
+                    "since": self.since,
                     "spent": self.spent + time.monotonic() - self.start,
                 }
             )
