@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medfm.model import load
-    from medfm.predict import ask, ask_many, report, segment, stream
+    from medfm.predict import ask, ask_many, register, report, segment, stream
+    from medfm.registrar import load_registrar
     from medfm.scan import Scan
     from medfm.segmenter import load_segmenter
 
     __version__: str
 
-__all__ = ["Scan", "__version__", "ask", "ask_many", "load", "load_segmenter", "report", "segment", "stream"]
+__all__ = [
+    "Scan",
+    "__version__",
+    "ask",
+    "ask_many",
+    "load",
+    "load_registrar",
+    "load_segmenter",
+    "register",
+    "report",
+    "segment",
+    "stream",
+]
 
 # `import medfm` must cost milliseconds: torch and the readers arrive with the first name that needs them.
 _HOMES = {
@@ -21,7 +34,9 @@ _HOMES = {
     "ask": "medfm.predict",
     "ask_many": "medfm.predict",
     "load": "medfm.model",
+    "load_registrar": "medfm.registrar",
     "load_segmenter": "medfm.segmenter",
+    "register": "medfm.predict",
     "report": "medfm.predict",
     "segment": "medfm.predict",
     "stream": "medfm.predict",

@@ -43,9 +43,10 @@ class Registrar(nn.Module):
         symmetric: bool = False, about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.about = about or {}
         self.settings = {
             "encoder": encoder, "head": head, "prepare": prepare, "start": start, "symmetric": symmetric,
-            "about": about or {},
+            "about": self.about,
         }  # fmt: skip
         self.preparation, self.start = GridPrepare.from_dict(prepare), start
         self.encoder = config.build("encoders", encoder)

@@ -9,7 +9,7 @@ import typer
 
 from medfm.cli.app import app, evaluate
 
-__all__ = ["evaluate_segment", "segment"]
+__all__ = ["evaluate_segment", "named_labels", "segment"]
 
 Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirrored scan too, where the model was trained so.")]
 
@@ -78,7 +78,7 @@ def evaluate_segment(
     from medfm.evaluate.segment import compare_masks
     from medfm.evaluate.segment import evaluate_segment as run
 
-    labels = _labels(label or [])
+    labels = named_labels(label or [])
     if prediction is not None and truth is not None:
         metrics = compare_masks(prediction, truth, output=output, labels=labels, tolerance=tolerance)
     elif data is not None and model:
@@ -93,7 +93,8 @@ def evaluate_segment(
     overlap(metrics, output)
 
 
-def _labels(words: list[str]) -> dict[int, str] | None:
+def named_labels(words: list[str]) -> dict[int, str] | None:
+    """VALUE=NAME of the command line as value -> name; None for none."""
     pairs = [word.partition("=") for word in words]
     for value, _, name in pairs:
         if not value.isdecimal() or not name:

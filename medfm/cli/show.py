@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "about",
     "adapters",
+    "alignments",
     "disclaimer",
     "evaluation",
     "failure",
@@ -119,6 +120,14 @@ def overlap(metrics: dict[str, Any], output: Path) -> None:
     from medfm.evaluate.overlap import overlap_table
 
     _err().print(overlap_table(metrics))
+    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+
+
+def alignments(metrics: dict[str, Any], output: Path) -> None:
+    """The figures of a registration as a table, and where they lie."""
+    from medfm.evaluate.register import alignment_table
+
+    _err().print(alignment_table(metrics))
     note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 

@@ -18,7 +18,7 @@ from medfm.errors import DataError
 from medfm.grid import GridPrepare
 from medfm.scan import Scan
 
-__all__ = ["RegistrationPair", "Side", "both_sides", "draw_pairs", "read_pairs", "read_points"]
+__all__ = ["RegistrationPair", "Side", "both_sides", "draw_pairs", "read_pairs", "read_points", "read_table"]
 
 _KEYS = ("moving", "fixed", "moving_labels", "fixed_labels", "points", "patient")
 _SCANS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".png", ".jpg")
@@ -73,23 +73,27 @@ def read_pairs(path: Path) -> list[RegistrationPair]:
 
 
 def read_points(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corresponding points (N, 3) of the fixed and the moving scan in RAS mm, from a CSV of six columns.
+    """Corresponding points (N, 3) of the fixed and the moving scan in RAS mm: six columns of a CSV, fixed first."""
+    numbers = read_table(path, columns=6)
+    return numbers[:, :3], numbers[:, 3:]
 
-    fixed x, y, z, moving x, y, z; a first line of names is skipped. Raises DataError for anything else.
-    """
+
+def read_table(path: Path, *, columns: int) -> NDArray[np.float64]:
+    """The numbers (N, columns) of a CSV; a first line of names is skipped. Raises DataError for anything else."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if row]
-    try:
-        float(rows[0][0])
-    except (IndexError, ValueError):
+    if rows and not _is_number(rows[0][0]):
         rows = rows[1:]
+    if not rows or any(len(row) != columns or not all(map(_is_number, row)) for row in rows):
+        raise DataError(f"{path.name}: expected {columns} finite numbers a line, x, y, z in mm, with commas between")
+    return np.array(rows, dtype=np.float64)
+
+
+def _is_number(text: str) -> bool:
     try:
-        numbers = np.array(rows, dtype=np.float64).reshape(-1, 6)
+        return bool(np.isfinite(float(text)))
     except ValueError:
-        raise DataError(f"{path.name}: expected six numbers a line: fixed x, y, z and moving x, y, z in mm") from None
-    if not len(numbers) or not np.isfinite(numbers).all():
-        raise DataError(f"{path.name}: found no points, or one that is not finite")
-    return numbers[:, :3], numbers[:, 3:]
+        return False
 
 
 def draw_pairs(count: int, number: int, *, seed: int) -> list[tuple[int, int]]:

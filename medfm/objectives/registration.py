@@ -191,9 +191,11 @@ def _dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
 
 
 def _about(data: dict[str, Any], side: Side, held: Side, names: list[str]) -> dict[str, Any]:
+    extents = torch.stack([torch.tensor(c.labels.shape) * c.spacing for c in side.cases])
     return {
         "data": Path(str(data["train"])).name,
         "labels": names,
+        "extent mm": extents.amax(0).round().int().tolist(),
         "trained on": len(side.cases),
         "held out": sorted({c.patient for c in held.cases}),
     }
