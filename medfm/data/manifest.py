@@ -94,9 +94,10 @@ def parse(raw: Raw) -> Row:
         boxes = _boxes(values.get("box"))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         found = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{raw.where}: expected an object with image, question and answer, or report ({found})") from (
-            error
-        )
+        raise DataError(
+            f"{raw.where}: expected an object with image, question and answer, or report ({found}); "
+            "correct the row, or leave it out by naming its place in data.skip"
+        ) from error
     context = [f"{k}: {_line(values[k])}" for k in ("indication", "history") if _text(values.get(k))]
     if prior := _text(values.get("prior")):
         path = raw.folder / prior

@@ -24,7 +24,8 @@ class Glance(nn.Module):
         super().__init__()
         self.patch = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, inner))
         self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, inner))
-        self.note = nn.Linear(5 * structures, 4 * inner)
+        self.structures = nn.Parameter(torch.randn(structures, inner) * 0.5)
+        self.about = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, inner))
         self.words = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner))
         self.order = nn.GRU(inner, inner // 2, bidirectional=True, batch_first=True)
         layer = nn.TransformerDecoderLayer(inner, 4, 2 * inner, 0.2, "gelu", batch_first=True, norm_first=True)
@@ -34,14 +35,15 @@ class Glance(nn.Module):
         )  # fmt: skip
 
     def remember(self, patches: Tensor, summary: Tensor) -> Tensor:
-        """patches (B, D, h, w, F), summary (B, 5, K) -> (B, D h w + 4, inner): all that a question can look at."""
+        """patches (B, D, h, w, F), summary (B, 5, K) -> (B, D h w + K, inner): all that a question can look at, every
+        patch and every structure with its size and place."""
         axes = [
             torch.linspace(-1, 1, n, device=patches.device) if n > 1 else patches.new_zeros(1)
             for n in patches.shape[1:4]
         ]
         places = self.place(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1))
-        notes = self.note(summary.flatten(1)).unflatten(1, (4, -1))
-        return torch.cat([(self.patch(patches) + places).flatten(1, 3), notes], 1)
+        structures = self.structures + self.about(summary.transpose(1, 2))
+        return torch.cat([(self.patch(patches) + places).flatten(1, 3), structures], 1)
 
     def forward(self, words: Tensor, real: Tensor, memory: Tensor) -> Tensor:
         """words (N, L, E), `real` (N, L) false at padding; memory (N, M, inner) -> logits (N, answers)."""

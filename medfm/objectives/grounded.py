@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from medfm import assets
 from medfm.data.questions import both_sides, question_batches, stack_scans, structure_target
+from medfm.data.rewording import Rewording
 from medfm.image import augment
 from medfm.language.glance import Glance
 from medfm.losses import map_loss, soft_max_pool
@@ -34,18 +36,20 @@ class Grounded(nn.Module):
         mask_values: grey value of mask.png -> structure.
         batch: images per step. slabs: share of the steps that see a thin volume instead of pictures.
         maps: weight of the structure maps beside the answers. imagenet: start the convolutions from ImageNet.
+        paraphrases: pattern -> other ways to ask, used for a share `reword` of the questions.
     """
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], mask_values: dict[int, str], batch: int = 16,
         slabs: float = 0.15, maps: float = 1.0, imagenet: bool = True, prepare: dict[str, Any] | None = None,
-        seed: int = 0,
+        paraphrases: dict[str, list[str]] | None = None, reword: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.slabs, self.maps = slabs, maps
         self.preparation = Prepare.from_dict(prepare or {})
         self.cases, self.held = both_sides(data, self.preparation, seed=seed)
         labels = sorted({label for case in self.cases for label, _ in case.boxes} | set(mask_values.values()))
+        self.rewording = Rewording(paraphrases or {}, share=reword)
         self.batches = question_batches(self.cases, batch, seed=seed)
         self.targets = [structure_target(c, labels, mask_values, stride=4) for c in self.cases]
         self.known = self._labelled(labels)
@@ -89,12 +93,13 @@ class Grounded(nn.Module):
             cases, indices, target = cases[:keep], indices[:keep], target[:keep]
         target = target.unsqueeze(2).expand(-1, -1, x.shape[2], -1, -1)
         known = torch.stack([self.known[i] for i in indices])
+        asked = [replace(c, questions=[self.rewording(q, generator) for q in c.questions]) for c in cases]
         return {
             "x": x,
             "spacing": spacing,
             "target": target.contiguous(),
             "known": known,
-            **self.choosing.batch(cases),
+            **self.choosing.batch(asked),
         }
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
