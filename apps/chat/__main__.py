@@ -21,7 +21,7 @@ from chat_sessions import Sessions
 
 import medfm
 from medfm.assistant import Audit, Intake
-from medfm.cli.inventory import shipped_adapters
+from medfm.assistant.task_models import talkers
 from medfm.errors import MedfmError
 
 SWITCHES: dict[str, Any] = {
@@ -48,7 +48,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="medfm-chat-") as folder:  # uploads and views end with the server
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         sessions = Sessions(Path(folder) / "sessions", audit=Audit(audit))
-        names = sorted({adapter, *(card.name for card in shipped_adapters())})
+        names = sorted({adapter, *talkers()})
         parts = Parts(sessions, Models(medfm.load), adapter, names, Intake(tuple(folders)))
         page = build(parts)
         try:

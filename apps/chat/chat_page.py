@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from typing import Any
 
 import gradio as gr
 from chat_models import Models
+from chat_report import report_part
 from chat_server import COOKIE
 from chat_sessions import Desk, Key, Session, Sessions
-from chat_views import facts_of, talk_of, view_of, viewer_of
+from chat_views import facts_of, failed, talk_of, view_of, viewer_of
 
 import medfm
 from medfm.assistant import Intake, Turn
+from medfm.assistant.drafts import drafted
 from medfm.errors import MedfmError, SeriesChoice
 
 DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
@@ -66,7 +69,7 @@ def build(parts: Parts) -> gr.Blocks:
                 entry, facts, viewer = _left(parts)
             with gr.Column(scale=4, min_width=340, elem_id="mf-right"):
                 talking = _right(parts)
-        shown = [facts, viewer, talking.talk, entry.series, entry.role, talking.question]
+        shown = [facts, viewer, talking.talk, entry.series, entry.role, talking.report]
         _opening(parts, entry, shown)
         _asking(parts, talking, viewer)
         page.load(_progress(parts), None, header, api_name=False, concurrency_limit=None, show_progress="hidden")
@@ -94,6 +97,7 @@ class Talking:
     send: gr.Button
     stop: gr.Button
     adapter: gr.Dropdown
+    report: gr.HTML
 
 
 def _left(parts: Parts) -> tuple[Entry, gr.HTML, gr.HTML]:
@@ -121,20 +125,24 @@ def _left(parts: Parts) -> tuple[Entry, gr.HTML, gr.HTML]:
 
 
 def _right(parts: Parts) -> Talking:
-    talk = drawn(
-        "talk.js", events="'suggest'", value={"turns": [], "suggestions": [], "open": False}, elem_id="mf-talk"
-    )
-    with gr.Row(elem_id="mf-ask"):
-        question = gr.Textbox(
-            placeholder="Ask about this scan, or: measure the liver", show_label=False, max_length=1000,
-            container=False, scale=5, min_width=160,
-        )  # fmt: skip
-        send = gr.Button("Ask", variant="primary", scale=1, min_width=60)
-        stop = gr.Button("Stop", scale=1, min_width=60)
-    adapter = gr.Dropdown(
-        parts.adapters or [parts.adapter], value=parts.adapter, label="Model", visible=len(parts.adapters) > 1
-    )
-    return Talking(talk, question, send, stop, adapter)
+    names = parts.adapters or [parts.adapter]
+    with gr.Tabs(elem_id="mf-tabs"):
+        with gr.Tab("Ask", elem_id="mf-tab-ask"):
+            talk = drawn(
+                "talk.js", events="'suggest'", value={"turns": [], "suggestions": [], "open": False}, elem_id="mf-talk"
+            )
+            with gr.Row(elem_id="mf-ask"):
+                question = gr.Textbox(
+                    placeholder="Ask about this scan, or: measure the liver", show_label=False, max_length=1000,
+                    container=False, scale=5, min_width=160,
+                )  # fmt: skip
+                send = gr.Button("Ask", variant="primary", scale=1, min_width=60)
+                stop = gr.Button("Stop", scale=1, min_width=60)
+        with gr.Tab("Report", elem_id="mf-tab-report"):
+            adapter = gr.Dropdown(names, value=parts.adapter, label="Model", visible=len(names) > 1, render=False)
+            report = report_part(parts, drawn, adapter, talk)
+    adapter.render()
+    return Talking(talk, question, send, stop, adapter, report)
 
 
 def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
@@ -142,18 +150,20 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
 
     def upload(files: list[str] | None, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
-        session.take([str(file) for file in files or []])
+        session.take([str(file) for file in files or []], prior=_is_prior(session, role))
         return show(parts, session, lambda: parts.intake.read_files(session.files), role=role)
 
     def folder(path: str, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
-        session.take([])
+        session.take([], prior=_is_prior(session, role))
         session.path = path
         return show(parts, session, lambda: parts.intake.read_path(path), role=role)
 
     def series(choice: str | None, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
         number = int((choice or "0").split(":", 1)[0])
+        found = re.search(r"\(UID ([\d.]+)\)", choice or "")
+        session.series = found[1] if found else None
 
         def read() -> medfm.Scan:
             if session.path is not None:
@@ -167,7 +177,10 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
     def demo(name: str) -> Callable[..., Shown]:
         def open_demo(role: str, request: gr.Request) -> Shown:
             path = Path(__file__).parent / "demo" / DEMOS[name]
-            return show(parts, parts.session(request), lambda: medfm.Scan.read(path), role=role)
+            session = parts.session(request)
+            session.take([], prior=_is_prior(session, role))
+            session.source = path
+            return show(parts, session, lambda: medfm.Scan.read(path), role=role)
 
         return open_demo
 
@@ -185,9 +198,9 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
     """Read a scan and put it on the screen, or say in words why not.
 
     role: "current" or "prior". keep: the list of series stays, for a second one. Returns facts, viewer, conversation,
-    series, role, question.
+    series, role, report.
     """
-    prior = role == "prior" and session.talk.current is not None
+    prior = _is_prior(session, role)
     refused, choices = None, None
     try:
         scan = read()
@@ -203,6 +216,8 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
         series = gr.update(choices=choices, value=None, visible=True) if choices else gr.update()
         return {"facts": [], "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
     session.talk.open(scan, prior=prior)
+    if not prior:
+        session.opened()
     session.views = {**(session.views if prior else {}), which: view}
     session.masks = [] if not prior else session.masks
     facts = facts_of(scan, view)
@@ -210,7 +225,12 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
         facts["facts"].insert(0, "prior:")
     series = gr.update() if keep else gr.update(visible=False)
     role_now = gr.update(visible=True, value="current")
-    return facts, viewer_of(session), talk_of(session), series, role_now, gr.skip()
+    return facts, viewer_of(session), talk_of(session), series, role_now, drafted(session.talk)
+
+
+def _is_prior(session: Session, role: str) -> bool:
+    """Without a current scan, whatever comes is the current one."""
+    return role == "prior" and session.talk.current is not None
 
 
 def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
@@ -226,7 +246,7 @@ def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
     def suggested(request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
         return put(str(event.question)[:1000], request)
 
-    def answer(adapter: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+    def answer(adapter: str, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
         yield from reply(parts, parts.session(request), adapter)
 
     def stop(request: gr.Request) -> None:
@@ -236,11 +256,11 @@ def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
     quick: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
     answers: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
     asked = question.submit(put, question, [question, talk], **quick)
-    asked.then(answer, talking.adapter, [talk, viewer], api_name="reply", **answers)
+    asked.then(answer, talking.adapter, [talk, viewer, talking.report], api_name="reply", **answers)
     sent = talking.send.click(put, question, [question, talk], **quick)
-    sent.then(answer, talking.adapter, [talk, viewer], api_name=False, **answers)
+    sent.then(answer, talking.adapter, [talk, viewer, talking.report], api_name=False, **answers)
     taken = talk.suggest(suggested, None, [question, talk], **quick)
-    taken.then(answer, talking.adapter, [talk, viewer], api_name=False, **answers)
+    taken.then(answer, talking.adapter, [talk, viewer, talking.report], api_name=False, **answers)
     talking.stop.click(stop, None, None, **quick)
 
 
@@ -250,8 +270,8 @@ def _busy(session: Session) -> bool:
     return last is not None and (last.role == "person" or last.state in ("waiting", "running"))
 
 
-def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, Any]]:
-    """The conversation as it grows, and the viewer once there are new masks."""
+def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, Any, Any]]:
+    """The conversation as it grows, the viewer once there are new masks, the report once there is a new draft."""
     turns = session.talk.turns
     if not turns or turns[-1].role != "person":
         return
@@ -259,44 +279,31 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
     session.stopped.clear()
     if session.talk.current is None:
         turns.append(Turn("medfm", "Open a scan first.", state="failed"))
-        yield talk_of(session), gr.skip()
+        yield talk_of(session), gr.skip(), gr.skip()
         return
     loading = parts.models.get(adapter)
     while not loading.done() and not session.stopped.is_set():
         turns_now = talk_of(session)
         turns_now["turns"].append(Turn("medfm", "The model is still loading ...", state="waiting").to_dict())
-        yield turns_now, gr.skip()
+        yield turns_now, gr.skip(), gr.skip()
         wait([loading], timeout=1)
     if not loading.done() or loading.exception() is not None:
         turns.append(failed(loading.exception() if loading.done() else None))
-        yield talk_of(session), gr.skip()
+        yield talk_of(session), gr.skip(), gr.skip()
         return
     model, masks, before = loading.result(), len(session.masks), None
     ticket = parts.desk.submit(session, lambda: session.talk.reply(asked, model))
     while not ticket.done():
         now = talk_of(session, waiting=parts.desk.ahead(ticket))
         if now != before:
-            yield now, gr.skip()
+            yield now, gr.skip(), gr.skip()
         before = now
         wait([ticket], timeout=0.1)
     if (error := ticket.exception()) is not None:
         turns.append(failed(error))
     changed = len(session.talk.masks) != masks
-    yield talk_of(session), viewer_of(session) if changed else gr.skip()
-
-
-def failed(error: BaseException | None) -> Turn:
-    """A turn that says what went wrong; what nobody foresaw is told to the server's terminal, not to the page."""
-    if error is None:
-        return Turn("medfm", "", state="stopped")
-    if isinstance(error, MedfmError):
-        return Turn("medfm", str(error), state="failed")
-    import traceback
-
-    traceback.print_exception(error)
-    return Turn(
-        "medfm", "This did not work, by a fault of the program. The server's terminal says more.", state="failed"
-    )
+    told = drafted(session.talk) if session.talk.turns[-1].tool == "report" else gr.skip()
+    yield talk_of(session), viewer_of(session) if changed else gr.skip(), told
 
 
 def _progress(parts: Parts) -> Callable[[], Iterator[dict[str, str]]]:

@@ -16,7 +16,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from medfm.assistant.drafts import FORMS
+
 COOKIE = "medfm-browser"
+_VIEWS = r"(current|prior|mask)-[0-9a-f]+\.(nii|png)"
 _STATIC = Path(__file__).parent / "static"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, and browsers refuse such a module
 
@@ -62,13 +65,14 @@ def app_arguments(sessions: Sessions) -> dict[str, Any]:
         """A file that was written for a session's viewer, for its own browser only."""
         session = sessions.find(request.path_params["token"], request.cookies.get(COOKIE, ""))
         name = request.path_params["name"]
-        if session is None or not re.fullmatch(r"(current|prior|mask)-[0-9a-f]+\.(nii|png)", name):
+        if session is None or (not re.fullmatch(_VIEWS, name) and name not in FORMS.values()):
             return Response(status_code=404)
         path = session.folder / name
         if not path.is_file():
             return Response(status_code=404)
         kind = "image/png" if name.endswith(".png") else "application/octet-stream"
-        return FileResponse(path, media_type=kind, headers={"cache-control": "no-store"})
+        saved = name if name in FORMS.values() else None  # never shown as a page of ours
+        return FileResponse(path, media_type=kind, filename=saved, headers={"cache-control": "no-store"})
 
     return {
         "routes": [

@@ -26,20 +26,29 @@ class Session:
         self.talk = Conversation(secrets.token_hex(4), audit=audit)
         self.files: list[str] = []
         self.path: str | None = None
+        self.source: Path | None = None  # a demo scan's file
+        self.series: str | None = None  # UID of the one that was chosen
+        self.origin: tuple[list[str | Path], str | None] = ([], None)  # files and UID of the current scan, for exports
         self.views: dict[str, dict[str, Any]] = {}
         self.masks: list[dict[str, Any]] = []
         self.stopped = threading.Event()
         self.seen = time.monotonic()
 
-    def take(self, files: list[str]) -> None:
+    def take(self, files: list[str], *, prior: bool = False) -> None:
         """Move an upload into the session's folder, where it ends with the session; the one before it goes."""
-        shutil.rmtree(self.folder / "upload", ignore_errors=True)
-        self.files, self.path = [], None
+        folder = self.folder / ("prior" if prior else "upload")
+        for old in (folder, *([] if prior else [self.folder / "source"])):
+            shutil.rmtree(old, ignore_errors=True)
+        self.files, self.path, self.source, self.series = [], None, None, None
         for number, file in enumerate(files):
-            target = self.folder / "upload" / str(number) / Path(file).name
+            target = folder / str(number) / Path(file).name
             target.parent.mkdir(parents=True)
             shutil.move(file, target)
             self.files.append(str(target))
+
+    def opened(self) -> None:
+        """What was taken last has become the current scan."""
+        self.origin = ([self.source or self.path or ""] if self.source or self.path else [*self.files]), self.series
 
     def close(self) -> None:
         """Delete its files and forget its conversation."""

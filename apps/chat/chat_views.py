@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import medfm
 from medfm.assistant import Turn
 from medfm.assistant.suggestions import suggestions
 from medfm.assistant.words import about_scan
+from medfm.errors import MedfmError
 from medfm.image.display import grey_range
+from medfm.scan.orientation import display
 
+COLOURS = ((255, 176, 0), (80, 200, 255), (255, 90, 120), (120, 230, 120), (200, 130, 255), (255, 230, 90))
 MOST = 2**28  # bytes of voxels sent to a browser; a larger volume is thinned out for the eye, never for the model
 
 
@@ -81,11 +85,29 @@ def viewer_of(session: Session) -> dict[str, Any]:
     talk = session.talk
     for number in range(len(session.masks), len(talk.masks)):
         which, mask = talk.masks[number]
-        name = f"mask-{number}.nii"
-        medfm.Scan.from_array(mask.array, affine=mask.affine).write(session.folder / name)
+        scan = talk.scan_of(which)
+        flat = session.views[which]["kind"] == "picture" and scan is not None
+        name = f"mask-{number}.{'png' if flat else 'nii'}"
+        if flat:
+            _layer(scan, mask, session.folder / name)
+        else:
+            medfm.Scan.from_array(mask.array, affine=mask.affine).write(session.folder / name)
         labels = [mask.labels.get(value, str(value)) for value in range(1, int(mask.array.max(initial=1)) + 1)]
         session.masks.append({"which": which, "url": f"medfm/view/{session.token}/{name}", "labels": labels})
     return {**session.views, "masks": session.masks}
+
+
+def _layer(scan: medfm.Scan, mask: medfm.scan.Mask, path: Path) -> None:
+    """A mask of a picture in colours, transparent where there is nothing."""
+    from PIL import Image
+
+    values = mask.array[None]
+    if scan.frame != "image":
+        values, _ = display(values, scan.spacing, scan.best_plane or "axial")
+    colours = np.zeros((256, 4), np.uint8)
+    for value in range(1, 256):
+        colours[value] = (*COLOURS[(value - 1) % len(COLOURS)], 255)
+    Image.fromarray(colours[values[0, 0]]).save(path)
 
 
 def talk_of(session: Session, *, waiting: int = 0) -> dict[str, Any]:
@@ -129,3 +151,15 @@ def _on_slice(item: dict[str, Any], scan: medfm.Scan) -> None:
     if item["low"] is not None:
         corners = np.array([pixel(item["low"]), pixel(item["high"])])
         item["low"], item["high"] = tuple(corners.min(0).tolist()), tuple(corners.max(0).tolist())
+
+
+def failed(error: BaseException | None) -> Turn:
+    """A turn that says what went wrong; what nobody foresaw is told to the server's terminal, not to the page."""
+    if error is None:
+        return Turn("medfm", "", state="stopped")
+    if isinstance(error, MedfmError):
+        return Turn("medfm", str(error), state="failed")
+    traceback.print_exception(error)
+    return Turn(
+        "medfm", "This did not work, by a fault of the program. The server's terminal says more.", state="failed"
+    )

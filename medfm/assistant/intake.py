@@ -15,7 +15,7 @@ from medfm.errors import ScanError
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "sources"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,31 @@ class Intake:
                 text = text.replace(place, "")
             error.args = (text,)
             raise
+
+
+def sources(files: Sequence[str | Path], folder: Path, *, uid: str | None = None) -> list[Path]:
+    """The files that a scan was read from, for exports that refer to them; zips are unpacked into `folder`.
+
+    files: of an upload that `Intake` has read, or a folder. uid: only the files of this DICOM series.
+    """
+    import zipfile
+
+    from medfm.export.dicom_source import series_files
+
+    found: list[Path] = []
+    for file in map(Path, files):
+        if file.is_dir():
+            found += sorted(one for one in file.rglob("*") if one.is_file())
+        elif zipfile.is_zipfile(file):
+            folder.mkdir(exist_ok=True)
+            with zipfile.ZipFile(file) as archive:  # the reader has refused bombs; names of members are not used
+                for number, member in enumerate(one for one in archive.infolist() if not one.is_dir()):
+                    target = folder / f"{number}.dcm"
+                    target.write_bytes(archive.read(member))
+                    found.append(target)
+        else:
+            found.append(file)
+    return series_files(found, uid) if uid else found
 
 
 def _place(file: Path, folder: Path, number: int) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Call", "named", "route"]
+__all__ = ["Call", "both_sides", "named", "route"]
 
 # An order or a question about size, before anything else: "segment the liver", "how large is the nodule?".
 _WANTED = (
@@ -43,6 +43,19 @@ def named(words: str, structures: Iterable[str]) -> str | None:
     said += [word[:-1] for word in said if word.endswith("s")]
     found = [name for name in structures if set(re.findall(r"[a-z]+", name.lower())) <= set(said)]
     return max(found, key=len, default=None)
+
+
+def both_sides(words: str, structures: Iterable[str]) -> list[str]:
+    """The left and the right one of a pair, where `words` name the pair ("lungs", "the kidney") and no side."""
+    said = set(re.findall(r"[a-z]+", words.lower()))
+    said |= {word[:-1] for word in said if word.endswith("s")}
+    if said & {"left", "right"}:
+        return []
+    pairs = [(name, name.lower().split(" ", 1)) for name in structures]
+    return [
+        name for name, (side, *rest) in pairs
+        if side in ("left", "right") and rest and set(rest[0].split()) <= said
+    ]  # fmt: skip
 
 
 def _object(words: str) -> str | None:

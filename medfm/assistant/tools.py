@@ -12,7 +12,7 @@ from medfm.errors import MedfmError
 if TYPE_CHECKING:
     from medfm.assistant.conversation import Conversation, Turn
     from medfm.model import MedFM
-    from medfm.scan import Answer, Box, Scan
+    from medfm.scan import Answer, Box, Mask, Scan
 
 __all__ = ["TOOLS", "Tool", "available"]
 
@@ -65,46 +65,87 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
 
 def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
     """Say how large a structure is, in mm where the scan knows its spacing."""
-    name = _structure(model, structure)
-    box = _box(model, _current(talk), name)
-    yield
-    if box is None:
-        _decline(turn, f"The model does not see the {name.lower()} in this scan.")
+    scan, lines = _current(talk), []
+    names = _structures(model, structure)
+    for name in names:
+        box = _box(model, scan, name)
+        yield
+        if box is None:
+            continue
+        extent = box_extent(scan, box)
+        lines.append(f"{name}: {_in_words(extent)}")
+        turn.evidence.append(box_item(scan, box, number=_short(extent)))
+        turn.confidence = min(filter(None, (turn.confidence, box.score)), default=None)
+    if not lines:
+        _decline(turn, f"The model does not see the {' or the '.join(names).lower()} in this scan.")
         return
-    scan = _current(talk)
-    extent = box_extent(scan, box)
-    turn.text = f"{name}: {_in_words(extent)}, by the box that the model drew; its edges are no finer than the model's."
-    turn.confidence = box.score
-    turn.evidence = [box_item(scan, box, number=_short(extent))]
+    turn.text = "\n".join([*lines, "By the box that the model drew; its edges are no finer than the model's."])
 
 
 def compare(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
     """Measure a structure in the current and in the prior scan and say what changed."""
     if talk.prior is None:
         raise MedfmError("There is no prior scan. Open one as prior first, then ask again.")
-    name = _structure(model, structure)
-    boxes: dict[Which, Box | None] = {}
+    lines, unseen, scores = [], [], []
     sides: tuple[Which, ...] = ("current", "prior")
-    for which in sides:
-        scan = talk.scan_of(which)
-        assert scan is not None
-        boxes[which] = _box(model, scan, name)
-        yield
-    lines = []
-    for which, box in boxes.items():
-        scan = talk.scan_of(which)
-        assert scan is not None
-        if box is None:
-            lines.append(f"{which}: not seen")
-            continue
-        extent = box_extent(scan, box)
-        lines.append(f"{which}: {_in_words(extent)}")
-        turn.evidence.append(box_item(scan, box, which=which, number=_short(extent)))
-    turn.text = f"{name}\n" + "\n".join(lines)
-    scores = [box.score for box in boxes.values() if box is not None and box.score is not None]
-    turn.confidence = min(scores, default=None)
-    if None in boxes.values():
-        turn.abstained, turn.reason = True, f"the {name.lower()} was not seen in both scans"
+    for name in _structures(model, structure):
+        lines.append(name)
+        for which in sides:
+            scan = talk.scan_of(which)
+            assert scan is not None
+            box = _box(model, scan, name)
+            yield
+            if box is None:
+                lines.append(f"{which}: not seen")
+                unseen.append(name.lower())
+                continue
+            extent = box_extent(scan, box)
+            lines.append(f"{which}: {_in_words(extent)}")
+            scores.append(box.score)
+            turn.evidence.append(box_item(scan, box, which=which, number=_short(extent)))
+    turn.text = "\n".join(lines)
+    turn.confidence = min((score for score in scores if score is not None), default=None)
+    if unseen:
+        _decline(turn, f"the {' and the '.join(dict.fromkeys(unseen))} was not seen in both scans")
+
+
+def segment(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
+    """Outline structures: by a model trained for it where there is one, else roughly by the eye's own map."""
+    from medfm import predict
+    from medfm.assistant.task_models import segmenter_for
+    from medfm.predict.outlining import outline
+
+    scan = _current(talk)
+    yield
+    found = segmenter_for(structure) if structure else None
+    if found is not None:
+        mask: Mask | None = predict.segment(found, scan)
+        turn.text = f"Outlined by the model {found.name}."
+    else:
+        names = _structures(model, structure)
+        mask = outline(model, scan, names)
+        turn.text = "A rough outline from the map behind the answers: good enough to point, too coarse to measure by."
+    if mask is None or not mask.array.any():
+        turn.text = ""
+        _decline(turn, f"The model does not see the {structure.lower()} in this scan.")
+        return
+    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
+    talk.masks.append(("current", mask))
+
+
+def report(talk: Conversation, model: MedFM, turn: Turn, *, indication: str = "", history: str = "") -> Iterator[None]:
+    """Draft a report; it waits for a reader's word on every sentence."""
+    from medfm import predict
+
+    yield
+    talk.report = predict.report(
+        model, _current(talk), indication=indication or None, history=history or None, prior=talk.prior
+    )
+    said = list(talk.report.sentences())
+    declined = sum(sentence.abstained for sentence in said)
+    turn.text = f"A draft of {len(said)} sentences is under Report" + (
+        f"; {declined} of them are guesses that the model does not stand by." if declined else "."
+    )
 
 
 def _current(talk: Conversation) -> Scan:
@@ -123,6 +164,14 @@ def _structure(model: MedFM, name: str) -> str:
         asked = f"{name!r} is none of what this model can point at" if name else "Say of what"
         raise MedfmError(f"{asked}. It knows: {', '.join(sorted(known, key=str.lower))}.")
     return found
+
+
+def _structures(model: MedFM, name: str) -> list[str]:
+    """The model's names for a structure, both sides of a pair. Raises MedfmError that lists what there is."""
+    from medfm.assistant.conversation import structures
+    from medfm.assistant.routing import both_sides
+
+    return both_sides(name, structures(model)) or [_structure(model, name)]
 
 
 def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
@@ -147,11 +196,17 @@ def _short(extent: list[tuple[str, float, str]]) -> str:
 
 
 _STRUCTURE = {"structure": {"type": "string", "description": "Name of an organ or finding, in English."}}
+_CONTEXT = {
+    "indication": {"type": "string", "description": "Why the examination was made."},
+    "history": {"type": "string", "description": "What is known of the patient."},
+}
 _QUESTION = {"question": {"type": "string", "description": "A short question about the open scan, in English."}}
 
 _TOOLS = (
     Tool("ask", "Answer a question about the scan, with confidence and evidence.", ask, _QUESTION, ("question",)),
     Tool("measure", "Size of a structure in the scan, in mm.", measure, _STRUCTURE, ("structure",)),
+    Tool("segment", "Outline a structure in the scan and give its volume.", segment, _STRUCTURE, ("structure",)),
+    Tool("report", "Draft a report of the scan, for a reader to accept, edit or reject.", report, _CONTEXT),
     Tool("compare", "Size of a structure in the scan and in the prior one.", compare, _STRUCTURE, ("structure",)),
 )
 TOOLS = {tool.name: tool for tool in _TOOLS}

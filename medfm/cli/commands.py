@@ -63,6 +63,9 @@ def chat(
     audit: Annotated[
         Path | None, typer.Option(help="One line for each action, without patients' identity.", metavar="FILE")
     ] = None,
+    mcp: Annotated[
+        bool, typer.Option("--mcp", help="No page: offer the tools to another program over standard input and output.")
+    ] = False,
 ) -> None:
     """Serve the chat page: see a scan, ask about it, click on what an answer rests on."""
     import runpy
@@ -70,6 +73,15 @@ def chat(
     from medfm.assets import root
     from medfm.cli.access import logins
 
+    if mcp:
+        from functools import partial
+
+        import medfm
+        from medfm.assistant import Audit, Conversation, Intake
+        from medfm.assistant.mcp import serve
+
+        serve(partial(medfm.load, adapter), Intake(tuple(folder or ())), talk=Conversation("mcp", audit=Audit(audit)))
+        return
     # apps/ holds scripts, not packages, so the page is run as one and not imported
     page = runpy.run_path(str(root() / "apps" / "chat"))
     page["launch"](adapter, host=host, port=port, auth=logins(auth, host), folders=tuple(folder or ()), audit=audit)

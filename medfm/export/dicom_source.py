@@ -8,7 +8,23 @@ from typing import Any
 
 from medfm.errors import ScanError
 
-__all__ = ["read_sources"]
+__all__ = ["read_sources", "series_files"]
+
+
+def series_files(files: Sequence[Path], uid: str) -> list[Path]:
+    """Those of `files` that belong to the series with this UID."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    found = []
+    for file in files:
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        except (InvalidDicomError, OSError):
+            continue
+        if str(header.get("SeriesInstanceUID", "")) == uid:
+            found.append(file)
+    return found
 
 
 def read_sources(paths: Sequence[Path]) -> list[Any]:

@@ -82,6 +82,29 @@ def _ask_many(model: FakeModel, scan: Any, questions: Sequence[str], *, plane: s
     return [_answer(model, scan, question) for question in questions]
 
 
+def _report(model: FakeModel, scan: Any, **context: Any) -> Any:
+    """The small report, with the box of this scan behind its finding."""
+    from dataclasses import replace
+
+    from report_builders import small_report
+
+    report = small_report()
+    said = replace(report.impression.sentences[0], evidence=(_middle_box(scan),))
+    for section in (1, 3):
+        report = report.changed(section, 0, said)
+    given = {name: text for name, text in context.items() if isinstance(text, str)}
+    return replace(report, context=given, scan=scan.content_hash)
+
+
+def _outline(model: FakeModel, scan: Any, structures: list[str], *, plane: str | None = None) -> Any:
+    from medfm.scan import Mask
+
+    depth, height, width = scan.data.shape[1:]
+    labels = np.zeros((depth, height, width), np.uint8)
+    labels[depth // 4 : depth // 2 + 1, height // 4 : height // 2, width // 4 : width // 2] = 1
+    return Mask(labels, scan.affine, dict(enumerate(structures, 1)))
+
+
 @pytest.fixture
 def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`."""
@@ -93,12 +116,14 @@ def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
     for name, members in {
         "model": {"load": load},
-        "predict": {"ask": _answer, "ask_many": _ask_many, "stream": _stream},
+        "predict": {"ask": _answer, "ask_many": _ask_many, "stream": _stream, "report": _report},
+        "predict.outlining": {"outline": _outline},
     }.items():
         room = types.ModuleType(f"medfm.{name}")
         vars(room).update(members)
         monkeypatch.setitem(sys.modules, f"medfm.{name}", room)
-        monkeypatch.setattr(medfm, name, room, raising=False)
+        if "." not in name:
+            monkeypatch.setattr(medfm, name, room, raising=False)
     return model
 
 

@@ -29,7 +29,7 @@ class Tab:
         self.client = Client(address, verbose=False, download_files=False)
 
     def open(self, *files: Path, role: str = "current") -> tuple[Any, ...]:
-        """Upload; returns facts, viewer, conversation, series, role, question."""
+        """Upload; returns facts, viewer, conversation, series, role, report."""
         from gradio_client import handle_file
 
         return self.client.predict([handle_file(file) for file in files], role, api_name="/open")
@@ -183,7 +183,7 @@ def test_ten_sessions_wait_in_line_and_are_all_answered(chat: Any, pictures: Pat
         session = chat.parts.sessions.get(("browser", f"tab {number}"))
         session.talk.open(scan)
         session.talk.turns.append(chat.page.Turn("person", "slow question"))
-        for now, _ in chat.page.reply(chat.parts, session, "fake"):
+        for now, *_ in chat.page.reply(chat.parts, session, "fake"):
             places.append(sum(turn["state"] == "waiting" for turn in now["turns"]))
         answers.append(now["turns"][-1]["text"])
 
@@ -231,6 +231,41 @@ def test_the_audit_log_says_what_was_done_and_not_to_whom(chat: Any, pictures: P
     assert lines[1]["outcome"] == "done"
     assert "Doe" not in text
     assert "nodule" not in text
+
+
+def test_a_draft_is_decided_on_and_taken_along(chat: Any, tmp_path: Path) -> None:
+    from scan_builders import phantom, ras_affine, series
+
+    folder = series(tmp_path / "ct", phantom(), ras_affine())
+    session = chat.parts.sessions.get(("browser", "tab"))
+    chat.page.show(chat.parts, session, lambda: medfm.Scan.read(folder), role="current")
+    session.origin = ([str(folder)], None)
+    for library in ("highdicom", "fpdf", "fhir.resources"):
+        pytest.importorskip(library)
+    *_, shown = chat.page.report_part.__globals__["drafting"](chat.parts, session, "fake", "cough")
+    assert (shown["left"], shown["context"]) == (4, {"indication": "cough"})
+    assert shown["sections"][1]["sentences"][0]["evidence"][0]["place"] is not None
+    attempt, write = (chat.page.report_part.__globals__[name] for name in ("attempt", "write_file"))
+    decide = attempt.__globals__["decide"]
+    attempt(session, lambda: decide(session.talk, 1, 0, "edit", "A <b>small</b> effusion."))
+    attempt(session, lambda: decide(session.talk, 2, 0, "reject"))
+    assert "empty" in attempt(session, lambda: decide(session.talk, 0, 0, "edit", " "))["error"]
+    assert "no such sentence" in attempt(session, lambda: decide(session.talk, 9, 0, "accept"))["error"]
+    now = attempt(session, lambda: decide(session.talk, 0, 0, "accept"))
+    assert (now["left"], now["final"]) == (1, False)
+    text = (session.folder / write(session, "Markdown")).read_text()
+    assert "\\<b\\>small" in text
+    assert "may be enlarged" not in text, "a rejected sentence left"
+    ask(chat, session, "segment the liver")
+    names = {form: write(session, form) for form in attempt(session, lambda: None)["forms"]}
+    assert len(names) == 6
+    assert (session.folder / names["DICOM SR"]).read_bytes()[128:132] == b"DICM"
+    with zipfile.ZipFile(session.folder / names["DICOM SEG"]) as archive:
+        assert archive.read("mask-1.dcm")[128:132] == b"DICM"
+    with httpx.Client(cookies={"medfm-browser": "browser"}) as browser:
+        answer = browser.get(f"{chat.address}medfm/view/{session.token}/report.pdf")
+    assert answer.content.startswith(b"%PDF")
+    assert answer.headers["content-disposition"].startswith("attachment")
 
 
 def test_nothing_is_looked_up_outside(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,12 @@ export class PicturePane {
   kind = "picture";
   measuring = false;
   contrasting = false;
-  hasMask = false;
   overlayShown = true;
+  opacity = 0.5;
   onmove = () => {};
 
   constructor(host, about, which) {
-    Object.assign(this, { host, about, which, box: null, line: null, look: [1, 1] });
+    Object.assign(this, { host, about, which, box: null, line: null, look: [1, 1], masks: [], layers: [] });
     this.image = document.createElement("img");
     this.image.alt = "the picture";
     this.image.draggable = false;
@@ -27,7 +27,30 @@ export class PicturePane {
   }
 
   get hasOverlay() {
-    return Boolean(this.box);
+    return Boolean(this.box || this.layers.length);
+  }
+
+  get hasMask() {
+    return this.layers.length > 0;
+  }
+
+  // Masks come as pictures of the same size, transparent where there is nothing.
+  async overlays(masks) {
+    if (JSON.stringify(masks) === JSON.stringify(this.masks)) return;
+    this.masks = masks;
+    this.layers.forEach((layer) => layer.remove());
+    this.layers = masks.map((mask) => {
+      const layer = document.createElement("img");
+      Object.assign(layer, { alt: mask.labels.join(", "), draggable: false, className: "mf-picture mf-layer", src: mask.url });
+      this.image.after(layer);
+      return layer;
+    });
+    this.draw();
+  }
+
+  setOpacity(value) {
+    this.opacity = value;
+    this.draw();
   }
 
   async load() {
@@ -51,8 +74,10 @@ export class PicturePane {
 
   draw() {
     const { width, height } = this.about;
+    const where = { width: `${width * this.scale}px`, height: `${height * this.scale}px`, left: `${this.left}px`, top: `${this.top}px` };
+    for (const layer of this.layers) Object.assign(layer.style, { ...where, opacity: this.overlayShown ? this.opacity : 0 });
     Object.assign(this.image.style, {
-      width: `${width * this.scale}px`, height: `${height * this.scale}px`, left: `${this.left}px`, top: `${this.top}px`,
+      ...where,
       filter: `brightness(${this.look[0]}) contrast(${this.look[1]})`, imageRendering: this.scale > 3 ? "pixelated" : "auto",
     });
     const ratio = window.devicePixelRatio || 1;

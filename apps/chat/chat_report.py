@@ -1,0 +1,114 @@
+"""The report of the page: drafted behind the line in front of the model, decided on by sentence, written to files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from chat_sessions import Session
+from chat_views import failed, talk_of
+
+from medfm.assistant import TOOLS, Call
+from medfm.assistant.drafts import decide, drafted, written
+from medfm.assistant.intake import sources
+from medfm.errors import MedfmError
+
+if TYPE_CHECKING:
+    from chat_page import Parts
+
+
+def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -> gr.HTML:
+    """The tab Report and its events; returns what shows the draft."""
+    with gr.Row(elem_id="mf-draft"):
+        indication = gr.Textbox(
+            placeholder="Why was it made? (optional)", show_label=False, container=False, max_length=1000, scale=5
+        )
+        button = gr.Button("Draft", variant="primary", scale=1, min_width=80, elem_id="mf-draft-button")
+    shown: gr.HTML = drawn(
+        "report.js", events="'decide' 'take'", value={"sections": [], "open": False}, elem_id="mf-report"
+    )
+    quick: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
+
+    def draft(why: str, name: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+        session = parts.session(request)
+        for now in drafting(parts, session, name, why):
+            yield now, gr.skip()
+        yield gr.skip(), talk_of(session)
+
+    def on_decide(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        session = parts.session(request)
+
+        def change() -> None:
+            decide(session.talk, int(event.section), int(event.sentence), event.decision, str(event.text)[:2000])
+
+        return attempt(session, change)
+
+    def on_take(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        session = parts.session(request)
+        file: dict[str, str] = {}
+
+        def write() -> None:
+            name = write_file(session, str(event.form))
+            file.update(name=name, url=f"medfm/view/{session.token}/{name}")
+
+        return {**attempt(session, write), "file": file or None}
+
+    more: dict[str, Any] = {"api_name": False, "concurrency_limit": None, "show_progress": "hidden"}
+    button.click(draft, [indication, adapter], [shown, talk], **more)
+    indication.submit(draft, [indication, adapter], [shown, talk], **more)
+    shown.decide(on_decide, None, shown, **quick)
+    shown.take(on_take, None, shown, **{**more, "queue": True})
+    return shown
+
+
+def drafting(parts: Parts, session: Session, adapter: str, why: str) -> Iterator[dict[str, Any]]:
+    """The draft, with a word on what is being waited for."""
+    if session.talk.current is None:
+        yield {**drafted(session.talk), "error": "Open a scan first."}
+        return
+    loading = parts.models.get(adapter)
+    while not loading.done():
+        yield {"busy": "The model is still loading ..."}
+        wait([loading], timeout=1)
+    if (error := loading.exception()) is not None:
+        yield {**drafted(session.talk), "error": str(error)}
+        return
+    if session.talk.turns and session.talk.turns[-1].state == "running":
+        yield {**drafted(session.talk), "error": "A question is being answered; draft when it is done."}
+        return
+    call = Call("report", {"indication": why.strip()} if why.strip() else {})
+    ticket = parts.desk.submit(session, lambda: session.talk.run(call, loading.result(), known=TOOLS))
+    before = None
+    while not ticket.done():
+        ahead = parts.desk.ahead(ticket)
+        now = f"In line: {ahead} requests of others first." if ahead else "Reading the scan and drafting ..."
+        if now != before:
+            yield {"busy": now}
+        before = now
+        wait([ticket], timeout=0.1)
+    turn = session.talk.turns[-1] if session.talk.turns else None
+    refused = turn.text if turn is not None and turn.state == "failed" else None
+    if (unforeseen := ticket.exception()) is not None:
+        refused = failed(unforeseen).text
+    yield {**drafted(session.talk), "error": refused}
+
+
+def attempt(session: Session, act: Any) -> dict[str, Any]:
+    """The draft after `act`, or with what was wrong with it."""
+    try:
+        act()
+    except MedfmError as error:
+        return {**drafted(session.talk), "error": str(error)}
+    return drafted(session.talk)
+
+
+def write_file(session: Session, form: str) -> str:
+    """Write the report or masks where the session's browser can fetch it; returns the name."""
+    source: list[Path] = []
+    if form.startswith("DICOM"):
+        files, uid = session.origin
+        source = sources(files, session.folder / "source", uid=uid)
+    return written(session.talk, form, session.folder, source=source).name

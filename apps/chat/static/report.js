@@ -1,0 +1,78 @@
+// The draft report: each sentence with its state and what it rests on; a reader accepts, edits or rejects it.
+import { button, follow, h } from "./dom.js";
+import { chip } from "./talk.js";
+
+const STATES = { draft: "not yet read", accepted: "accepted", edited: "edited", rejected: "rejected" };
+
+export function mount({ element, props, watch, trigger }) {
+  const list = h("div", { class: "mf-report" });
+  element.replaceChildren(list);
+  let editing = null; // "section/sentence" whose text is being changed
+  const draw = (value) => {
+    const at = list.scrollTop;
+    const decide = (section, sentence, decision, text = "") => {
+      editing = null;
+      trigger("decide", { section, sentence, decision, text });
+    };
+    const edit = (key) => {
+      editing = key;
+      draw(value);
+      list.querySelector("textarea")?.focus();
+    };
+    list.replaceChildren(...parts(value ?? {}, { decide, edit, editing, trigger }));
+    list.scrollTop = at;
+  };
+  follow({ props, watch }, (value) => {
+    editing = null;
+    draw(value);
+  });
+}
+
+function parts(value, acts) {
+  if (value.busy) return [h("div", { class: "mf-empty mf-busy" }, h("span", { class: "mf-spin" }), value.busy)];
+  const failed = value.error ? [h("div", { class: "mf-report-error", role: "alert" }, value.error)] : [];
+  if (!value.sections?.length) {
+    const text = value.open ? "No draft yet. Say why the scan was made, if you like, and draft one." : "Open a scan, then draft a report of it here.";
+    return [...failed, h("p", { class: "mf-empty" }, text)];
+  }
+  const head = h("div", { class: "mf-watermark" }, value.watermark);
+  const left = h("div", { class: "mf-left" }, value.final ? "Every sentence has been read." : `${value.left} sentences wait for your word; until then this is a draft.`);
+  const context = Object.entries(value.context ?? {}).map(([name, text]) => h("div", { class: "mf-context" }, h("b", {}, `${name}: `), text));
+  const sections = value.sections.map((section, s) => section.sentences.length
+    ? h("section", {}, h("h3", {}, section.title), section.sentences.map((one, n) => sentenceOf(one, s, n, acts)))
+    : null).filter(Boolean);
+  return [...failed, head, ...context, left, ...sections, exports_(value, acts)];
+}
+
+function sentenceOf(one, s, n, acts) {
+  const key = `${s}/${n}`;
+  const box = h("div", { class: `mf-sentence mf-is-${one.state}` + (one.abstained ? " mf-abstained" : "") });
+  if (acts.editing === key) {
+    const words = h("textarea", { rows: 3, maxlength: 2000, "aria-label": "The sentence in your words" });
+    words.value = one.text;
+    words.addEventListener("keydown", (event) => event.stopPropagation());
+    box.append(words, h("div", { class: "mf-acts" },
+      button("Save", "Keep these words", () => acts.decide(s, n, "edit", words.value)),
+      button("Cancel", "Leave it as it was", () => acts.edit(null))));
+    return box;
+  }
+  if (one.abstained) box.append(h("div", { class: "mf-declined" }, "Not stated"));
+  box.append(h("div", { class: "mf-words" }, one.text));
+  const sure = one.abstained ? one.reason : one.confidence === null ? null : `confidence ${Math.round(one.confidence * 100)} %`;
+  box.append(h("div", { class: "mf-guess" }, [STATES[one.state], sure].filter(Boolean).join(" · ")));
+  if (one.evidence.length) box.append(h("div", { class: "mf-chips" }, one.evidence.map(chip)));
+  else if (one.findings && !one.abstained) box.append(h("div", { class: "mf-guess" }, "no place in the scan to show"));
+  const press = (text, title, decision, state) => button(text, title, () => acts.decide(s, n, decision), { "aria-pressed": String(one.state === state) });
+  box.append(h("div", { class: "mf-acts" },
+    press("Accept", "It stands as it is", "accept", "accepted"),
+    button("Edit", "Put it in your own words", () => acts.edit(key)),
+    press("Reject", "Strike it", "reject", "rejected")));
+  return box;
+}
+
+function exports_(value, acts) {
+  const link = value.file ? h("a", { class: "mf-file", href: value.file.url, download: value.file.name }, `Save ${value.file.name}`) : null;
+  return h("div", { class: "mf-exports" }, h("h3", {}, "Take it along"),
+    h("div", { class: "mf-chips" }, value.forms.map((form) => button(form, `Write as ${form}`, () => acts.trigger("take", { form }), { class: "mf-idea" }))),
+    link);
+}
