@@ -291,7 +291,7 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
         turns.append(failed(loading.exception() if loading.done() else None))
         yield talk_of(session), gr.skip(), gr.skip()
         return
-    model, masks, before = loading.result(), len(session.masks), None
+    model, masks, prior, before = loading.result(), len(session.masks), session.talk.prior, None
     ticket = parts.desk.submit(session, lambda: session.talk.reply(asked, model))
     while not ticket.done():
         now = talk_of(session, waiting=parts.desk.ahead(ticket))
@@ -302,6 +302,9 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
     if (error := ticket.exception()) is not None:
         turns.append(failed(error))
     changed = len(session.talk.masks) != masks
+    if session.talk.prior is not None and session.talk.prior is not prior:
+        session.views["prior"], changed = view_of(session, session.talk.prior, "prior"), True
+        session.masks = [mask for mask in session.masks if mask["which"] == "current"]
     told = drafted(session.talk) if session.talk.turns[-1].tool == "report" else gr.skip()
     yield talk_of(session), viewer_of(session) if changed else gr.skip(), told
 

@@ -64,6 +64,11 @@ class Conversation:
             self.turns, self.masks = [], []
         self.log("open", source=scan.source, outcome="prior" if prior else "current", scan=scan)
 
+    def replace_prior(self, scan: Scan) -> None:
+        """The same prior scan on another grid; its masks no longer lie on it."""
+        self.prior = scan
+        self.masks = [(which, mask) for which, mask in self.masks if which == "current"]
+
     def close(self) -> None:
         """Forget everything."""
         self.current = self.prior = self.report = None

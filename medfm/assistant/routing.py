@@ -10,6 +10,7 @@ __all__ = ["Call", "both_sides", "named", "route"]
 
 # An order or a question about size, before anything else: "segment the liver", "how large is the nodule?".
 _WANTED = (
+    ("align", r"\b(align|register|superimpose|overlay)\b.*\b(prior|previous|current|scans|it)\b"),
     ("compare", r"\b(compare|comparison|compared)\b|\b(grown|shrunk|changed?|new)\b.*\b(since|prior|previous|last)\b"),
     ("segment", r"\b(segment|segmentation|outline|contour|delineate|mask)\b"),
     ("measure", r"\b(measure|measurement|diameter|volume of|size of|how (large|big|long|wide|thick))\b"),
@@ -30,7 +31,7 @@ def route(request: str, *, tools: Collection[str], structures: Iterable[str]) ->
     words = request.lower()
     for tool, pattern in _WANTED:
         if tool in tools and re.search(pattern, words):
-            if tool == "report":
+            if tool in ("align", "report"):
                 return Call(tool)
             target = named(words, structures) or _object(words)
             return Call(tool, {"structure": target} if target else {})

@@ -133,6 +133,24 @@ def segment(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
     talk.masks.append(("current", mask))
 
 
+def align(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
+    """Turn and shift the prior scan until it lies on the current one, and put it in its place."""
+    from medfm import predict
+
+    scan, prior = _current(talk), talk.prior
+    if prior is None:
+        raise MedfmError("There is no prior scan. Open one as prior first, then ask again.")
+    yield
+    found = predict.register(prior, scan, method="rigid")
+    moved = found.warp(prior, scan)
+    before, after = (predict.likeness(one, scan)["nmi"] for one in (_on_grid(prior, scan), moved))
+    talk.replace_prior(moved)
+    turn.text = (
+        f"The prior now lies on the grid of the current scan, turned and shifted as a whole. "
+        f"Normalised mutual information {before:.3f} before, {after:.3f} after (1 is none); look whether edges agree."
+    )
+
+
 def report(talk: Conversation, model: MedFM, turn: Turn, *, indication: str = "", history: str = "") -> Iterator[None]:
     """Draft a report; it waits for a reader's word on every sentence."""
     from medfm import predict
@@ -151,6 +169,15 @@ def report(talk: Conversation, model: MedFM, turn: Turn, *, indication: str = ""
 def _current(talk: Conversation) -> Scan:
     assert talk.current is not None  # Conversation.run has made sure
     return talk.current
+
+
+def _on_grid(prior: Scan, scan: Scan) -> Scan:
+    """The prior where its header puts it, on the grid of the current scan."""
+    import numpy as np
+
+    from medfm.scan import Alignment
+
+    return Alignment(np.eye(4)).warp(prior, scan)
 
 
 def _structure(model: MedFM, name: str) -> str:
@@ -207,6 +234,7 @@ _TOOLS = (
     Tool("measure", "Size of a structure in the scan, in mm.", measure, _STRUCTURE, ("structure",)),
     Tool("segment", "Outline a structure in the scan and give its volume.", segment, _STRUCTURE, ("structure",)),
     Tool("report", "Draft a report of the scan, for a reader to accept, edit or reject.", report, _CONTEXT),
+    Tool("align", "Lay the prior scan onto the current one, as a rigid body.", align),
     Tool("compare", "Size of a structure in the scan and in the prior one.", compare, _STRUCTURE, ("structure",)),
 )
 TOOLS = {tool.name: tool for tool in _TOOLS}

@@ -1,8 +1,9 @@
 """The verbs: what a person wants of a scan, and what comes back. One module a verb."""
 
 from medfm.predict.answering import ask, ask_many, stream
+from medfm.predict.outlining import outline
 from medfm.predict.registering import likeness, register
 from medfm.predict.reporting import report
 from medfm.predict.segmenting import segment, volumes
 
-__all__ = ["ask", "ask_many", "likeness", "register", "report", "segment", "stream", "volumes"]
+__all__ = ["ask", "ask_many", "likeness", "outline", "register", "report", "segment", "stream", "volumes"]

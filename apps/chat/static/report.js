@@ -36,7 +36,7 @@ function parts(value, acts) {
     return [...failed, h("p", { class: "mf-empty" }, text)];
   }
   const head = h("div", { class: "mf-watermark" }, value.watermark);
-  const left = h("div", { class: "mf-left" }, value.final ? "Every sentence has been read." : `${value.left} sentences wait for your word; until then this is a draft.`);
+  const left = h("div", { class: "mf-left" }, value.final ? "Every sentence has been read." : `${value.left} ${value.left === 1 ? "sentence waits" : "sentences wait"} for your word; until then this is a draft.`);
   const context = Object.entries(value.context ?? {}).map(([name, text]) => h("div", { class: "mf-context" }, h("b", {}, `${name}: `), text));
   const sections = value.sections.map((section, s) => section.sentences.length
     ? h("section", {}, h("h3", {}, section.title), section.sentences.map((one, n) => sentenceOf(one, s, n, acts)))

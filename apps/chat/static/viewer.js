@@ -19,7 +19,8 @@ class Viewer {
     this.tools = h("div", { class: "mf-tools" });
     this.stage = h("div", { class: "mf-stage", tabindex: 0, "aria-label": "Viewer. Arrow keys: slice, space: play, o: overlay" });
     this.line = h("div", { class: "mf-line" });
-    element.replaceChildren(h("div", { class: "mf-viewer" }, this.tools, this.stage, this.line));
+    this.marked = h("div", { class: "mf-tools mf-marked" }); // beside the line: the image keeps its place when it fills
+    element.replaceChildren(h("div", { class: "mf-viewer" }, this.tools, this.stage, h("div", { class: "mf-foot" }, this.line, this.marked)));
     // keys are ours: the canvas has its own for things that are not offered here
     this.stage.addEventListener("keydown", (event) => this.key(event), { capture: true });
     this.stage.addEventListener("pointerdown", () => this.stage.focus({ preventScroll: true }));
@@ -35,6 +36,7 @@ class Viewer {
       h("div", { class: "mf-big" }, "No scan is open"),
       h("div", {}, "Drop a DICOM series (zip or files), NIfTI, NRRD or a picture above, or try a demo scan.")));
     this.tools.replaceChildren();
+    this.marked.replaceChildren();
     this.line.textContent = "";
   }
 
@@ -80,7 +82,7 @@ class Viewer {
 
   drawTools() {
     const pane = this.pane;
-    if (!pane) return this.tools.replaceChildren();
+    if (!pane) return this.empty();
     const parts = [];
     const group = (...items) => parts.push(h("div", { class: "mf-group" }, items));
     const press = (name, now, title, act) => button(name, title, () => { act(); this.drawTools(); }, { "aria-pressed": String(now) });
@@ -103,13 +105,13 @@ class Viewer {
       press("contrast", pane.contrasting, "Drag to change the contrast", () => each((p) => p.setContrasting(!p.contrasting))),
       button("reset", "Forget zoom, contrast and lines", () => { each((p) => p.reset()); this.drawTools(); }),
     );
-    if (pane.hasOverlay) group(press("overlay", pane.overlayShown, "Show or hide what is marked (o)", () => this.toggle()));
-    if (pane.hasMask) {
-      const opacity = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: pane.opacity, title: "Opacity of the overlay", "aria-label": "Opacity of the overlay",
-        oninput: (event) => each((p) => p.setOpacity?.(Number(event.target.value))) });
-      group(opacity);
-    }
     this.tools.replaceChildren(...parts);
+    const marked = pane.hasOverlay ? [press("overlay", pane.overlayShown, "Show or hide what is marked (o)", () => this.toggle())] : [];
+    if (pane.hasMask) {
+      marked.unshift(h("input", { type: "range", min: 0, max: 1, step: 0.05, value: pane.opacity, title: "Opacity of the overlay", "aria-label": "Opacity of the overlay",
+        oninput: (event) => each((p) => p.setOpacity?.(Number(event.target.value))) }));
+    }
+    this.marked.replaceChildren(...marked);
   }
 
   async show(item) {
