@@ -1,0 +1,132 @@
+"""Segmentation: tiles give what the whole gives, masks lie where the scan lies, figures count what they say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from small_recipes import SMALL, Made, labelled_volumes
+
+import medfm
+from medfm.config import load_recipe
+from medfm.errors import DataError, UnknownName
+from medfm.evaluate.segment import compare_masks, evaluate_segment
+from medfm.nn.tiles import label_tiles, starts
+from medfm.scan import Scan
+from medfm.segmenter import Segmenter, load_segmenter
+from medfm.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_volumes(tmp_path_factory.mktemp("balls"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small U-Net that has learned the balls."""
+    folder = tmp_path_factory.mktemp("segmenter")
+    made = Made(Path(), Path(), Path(), folder / "made")
+    small = [
+        *SMALL["supervised"](made), "objective.model.encoder.channels=[8, 16, 32]",
+        "objective.model.encoder.convs=[1, 1, 1]", "objective.model.head={convs: [1, 1], deep: 1}",
+        "objective.repeats=4", "train.epochs=12", "train.rate=5.0e-3", "train.average=0.8",
+        "objective.vary=0",
+    ]  # fmt: skip
+    return train(load_recipe("segmentation/hippocampus", small), output=folder / "run")
+
+
+def test_it_finds_what_it_learned_on_cases_it_never_saw(trained: Path, balls: Path, tmp_path: Path) -> None:
+    metrics = evaluate_segment(load_segmenter(trained), balls, output=tmp_path, held_out=True, resamples=50)
+    assert metrics["overall"]["n"] == 2
+    assert metrics["overall"]["value"] > 0.6
+    cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    assert {c["case"] for c in cases} == set(load_segmenter(trained).settings["about"]["held out"])
+
+
+def test_a_mask_lies_on_the_scans_own_grid(trained: Path, balls: Path) -> None:
+    model = load_segmenter(trained)
+    plain = Scan.read(balls / "imagesTr" / "case0.nii.gz")
+    mask = medfm.segment(model, plain)
+    assert mask.array.shape == plain.data.shape[1:]
+    np.testing.assert_allclose(mask.affine, plain.affine)
+    turned = nibabel.load(balls / "imagesTr" / "case0.nii.gz")
+    flipped = nibabel.as_closest_canonical(turned).slicer[::-1]  # the same patient, stored from right to left
+    nibabel.save(flipped, balls / "turned.nii.gz")
+    again = medfm.segment(model, Scan.read(balls / "turned.nii.gz"))
+    assert (again.array == mask.array).mean() > 0.999
+
+
+def test_a_model_saved_and_loaded_says_the_same(trained: Path, balls: Path, tmp_path: Path) -> None:
+    model = load_segmenter(trained)
+    model.save(tmp_path)
+    scan = Scan.read(balls / "imagesTr" / "case1.nii.gz")
+    np.testing.assert_array_equal(medfm.segment(load_segmenter(tmp_path), scan).array, medfm.segment(model, scan).array)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 9), (24, 24, 24), (33, 17, 50), (1, 40, 40)])
+def test_a_scan_of_any_size_gets_a_mask_of_its_size(trained: Path, shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    scan = Scan.from_array(values, affine=np.diag([1.0, 1.0, 4.0, 1.0]))
+    assert medfm.segment(load_segmenter(trained), scan).array.shape == shape
+
+
+def test_tiles_give_what_the_whole_gives() -> None:
+    volume = torch.randn(3, 30, 41, 27, generator=torch.Generator().manual_seed(0))
+
+    def whole(part: tuple[slice, slice, slice]) -> torch.Tensor:
+        return volume[(slice(None), *part)].softmax(0)
+
+    expected = volume.argmax(0).numpy()
+    for patch in ((8, 16, 16), (30, 41, 27), (16, 64, 8)):
+        found = label_tiles(whole, (30, 41, 27), patch=patch, classes=3)
+        assert (found == expected).mean() > 0.999  # the sums are kept in half precision: near ties may fall either way
+    few = label_tiles(whole, (30, 41, 27), patch=(8, 16, 16), classes=3, budget=1)  # strips of rows
+    assert (few == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize(("size", "patch", "overlap"), [(10, 20, 0.5), (100, 32, 0.5), (33, 32, 0.25), (64, 32, 0.0)])
+def test_tiles_reach_every_voxel(size: int, patch: int, overlap: float) -> None:
+    covered = np.zeros(size, dtype=int)
+    begun = starts(size, patch, overlap)
+    for start in begun:
+        covered[start : start + patch] += 1
+    assert covered.min() >= 1 and begun[0] == 0 and begun[-1] + patch >= size
+    assert all(b - a <= max(1, round(patch * (1 - overlap))) for a, b in itertools.pairwise(begun))
+
+
+def test_mirrored_tiles_are_mirrored_back() -> None:
+    settings = {"encoder": {"name": "conv", "ndim": 3, "channels": [4, 8]}, "head": {}, "labels": ["a"]}
+    model = Segmenter(**settings, prepare={"intensity": "zscore"}, patch=[16, 16, 16], flips="W").eval()
+    values = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
+    grid = model.preparation(Scan.from_array(values, affine=np.eye(4)))
+    mirrored = model.preparation(Scan.from_array(values[:, :, ::-1].copy(), affine=np.eye(4)))
+    one, other = (model.label(g, flip=True) for g in (grid, mirrored))
+    np.testing.assert_array_equal(one, other[:, :, ::-1])
+
+
+def test_perfect_masks_score_one_and_shifted_ones_less(balls: Path, tmp_path: Path) -> None:
+    truth, shifted = balls / "labelsTr", tmp_path / "shifted"
+    shifted.mkdir()
+    for file in truth.iterdir():
+        image = nibabel.load(file)
+        nibabel.save(nibabel.Nifti1Image(np.roll(np.asarray(image.dataobj), 2, 0), image.affine), shifted / file.name)
+    same = compare_masks(truth, truth, output=tmp_path / "a", resamples=20)
+    moved = compare_masks(shifted, truth, output=tmp_path / "b", resamples=20)
+    assert same["overall"]["value"] == 1.0 and same["hd95"]["value"] == 0.0
+    assert moved["overall"]["value"] < 0.8 and 1.5 < moved["hd95"]["value"] < 2.5  # mm
+
+
+def test_wrong_input_is_named(trained: Path, balls: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="expected one of kind 'segment'"):
+        load_segmenter("default")
+    with pytest.raises(DataError, match="no class in common"):
+        evaluate_segment(load_segmenter(trained), balls, output=tmp_path, labels={1: "liver"})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="lacks 6 of 6"):
+        compare_masks(tmp_path / "empty", balls / "labelsTr", output=tmp_path)
