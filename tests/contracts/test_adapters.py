@@ -16,6 +16,8 @@ from medfm.predict import ask_many
 from medfm.scan import Scan
 
 FOLDERS = sorted(f.parent for f in (assets.root() / "adapters").glob("*/medfm.json"))
+KINDS = {f: json.loads((f / "medfm.json").read_text()).get("kind", "answers") for f in FOLDERS}
+ANSWERING = [f for f in FOLDERS if KINDS[f] == "answers"]
 DEMO = assets.root() / "apps" / "chat" / "demo"
 QUESTIONS = ["What modality is used to take this image?", "Does the picture contain liver?", "Is the brain healthy?"]
 
@@ -24,20 +26,28 @@ def test_a_default_ships() -> None:
     assert "default" in [f.name for f in FOLDERS]
 
 
-def test_all_adapters_together_stay_small() -> None:
-    size = sum(p.stat().st_size for f in FOLDERS for p in f.rglob("*") if p.is_file())
-    assert size < 40e6
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_an_adapter_stays_small(folder: Path) -> None:
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert size < (40e6 if KINDS[folder] == "answers" else 12e6)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_card_names_data_licence_command_figures_and_limits(folder: Path) -> None:
     card = (folder / "README.md").read_text()
-    for word in ("license:", "## Data", "medfm train", "blank image", "## Limits", "not for diagnosis"):
+    for word in ("license:", "## Data", "medfm train", "medfm evaluate", "## Limits", "not for diagnosis"):
         assert word in card, f"{folder.name}: the card lacks {word!r}"
+    overall = json.loads((folder / "metrics.json").read_text())["overall"]
+    assert {"value", "low", "high", "n"} <= set(overall)
+    assert any(figure in card for figure in (f"{overall['value']:.3f}", f"{100 * overall['value']:.1f}"))
+
+
+@pytest.mark.parametrize("folder", ANSWERING, ids=lambda f: f.name)
+def test_figures_of_answers_stand_beside_their_baselines(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     for key in ("overall", "closed", "open", "token_f1", "blank_image", "most_frequent"):
         assert {"value", "low", "high", "n"} <= set(metrics[key])
-    assert f"{100 * metrics['overall']['value']:.1f}" in card
+    assert "blank image" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
@@ -52,7 +62,7 @@ def test_no_path_of_the_machine_it_was_trained_on(folder: Path) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+@pytest.mark.parametrize("folder", ANSWERING, ids=lambda f: f.name)
 def test_it_reads_the_demo_scan_and_notices_a_blank_one(folder: Path) -> None:
     model = load(folder)
     scan = Scan.read(DEMO / "abdomen_mr.dcm")
