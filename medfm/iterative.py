@@ -6,6 +6,7 @@ Deterministic: the same scans give the same alignment.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ Matrix = NDArray[np.float64]
 
 METHODS: tuple[Method, ...] = ("rigid", "affine", "bspline", "demons")
 _SAMPLES = 50_000  # voxels that a step of the search looks at
+_VOXELS = 4_000_000  # of an image in memory; larger scans are searched at coarser voxels
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -60,7 +62,7 @@ def iterate(
     if flat == {True}:
         vectors = np.concatenate([vectors, np.zeros_like(vectors[..., :1])], -1)[None]
     moved = np.einsum("ij,dhwj->idhw", b.frame[:3, :3], vectors)
-    return Alignment(found, np.ascontiguousarray(moved, dtype=np.float32), fixed.affine, method)
+    return Alignment(found, np.ascontiguousarray(moved, dtype=np.float32), _grid(b), method)
 
 
 def starting(moving: Scan, fixed: Scan, *, header: bool | None = None) -> Matrix:
@@ -93,13 +95,27 @@ def _image(scan: Scan, *, flat: bool) -> _Image:
     if flat:
         image = SimpleITK.GetImageFromArray(array[0])
         image.SetSpacing(spacing[:2].tolist())
-        return _Image(image, scan.affine @ np.diag([*(1 / spacing), 1.0]))
+        return _Image(_bounded(image), scan.affine @ np.diag([*(1 / spacing), 1.0]))
     image = SimpleITK.GetImageFromArray(array)
     lps = _LPS @ scan.affine
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    return _Image(image, _LPS)
+    return _Image(_bounded(image), _LPS)
+
+
+def _bounded(image: Any) -> Any:
+    count, n = image.GetNumberOfPixels(), image.GetDimension()
+    return _shrunk(image, math.ceil((count / _VOXELS) ** (1 / n)))
+
+
+def _grid(of: _Image) -> Matrix:
+    """4x4 from the index (w, h, d) of an image to RAS mm."""
+    n = of.image.GetDimension()
+    inside = np.eye(4)
+    inside[:n, :n] = np.reshape(of.image.GetDirection(), (n, n)) * of.image.GetSpacing()
+    inside[:n, 3] = of.image.GetOrigin()
+    return of.frame @ inside
 
 
 def _linear(a: _Image, b: _Image, first: Matrix, *, affine: bool, likeness: Likeness) -> Matrix:

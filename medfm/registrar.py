@@ -17,10 +17,12 @@ from medfm.grid import GridPrepare
 from medfm.heads.register import FlowHead
 from medfm.losses import FlowLoss
 from medfm.nn.warp import warp
+from medfm.segmenter import Segmenter
 
 __all__ = ["Registrar", "load_registrar", "registrars"]
 
 Start = Literal["header", "centre", "rigid", "affine"]
+_SOFT = 10.0  # weight of soft labels, against the smoothness, where a pair is optimised
 
 
 class Registrar(nn.Module):
@@ -34,19 +36,22 @@ class Registrar(nn.Module):
         prepare: fields of `GridPrepare`, for both scans.
         start: what brings the moving scan near the fixed one before the network sees them: their headers, the centres
             of their fields of view, or a rigid or affine registration (`medfm.iterative`).
+        guide: arguments of a `Segmenter` of the same `prepare`, kept as it is, whose soft labels the network reads
+            beside each picture (segmentation and registration together: DeepAtlas, Xu & Niethammer, MICCAI 2019); its
+            K classes without the background make the encoder's inputs 2 (1 + K).
         symmetric: half the difference of the velocities of both orders, so that exchanging the scans inverts the field.
         about: what the model is and was trained on, for people; kept as it is.
     """
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], prepare: dict[str, Any], start: Start = "centre",
-        symmetric: bool = False, about: dict[str, Any] | None = None,
+        symmetric: bool = False, guide: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.about = about or {}
         self.settings = {
             "encoder": encoder, "head": head, "prepare": prepare, "start": start, "symmetric": symmetric,
-            "about": self.about,
+            "guide": guide, "about": self.about,
         }  # fmt: skip
         self.preparation, self.start = GridPrepare.from_dict(prepare), start
         self.encoder = config.build("encoders", encoder)
@@ -54,11 +59,21 @@ class Registrar(nn.Module):
         self.symmetric = symmetric
         if symmetric and not self.head.steps:
             raise ConfigError("symmetric needs a velocity (head.steps > 0): a displacement is not inverted by its sign")
+        self.guide = None if guide is None else Segmenter(**guide).eval().requires_grad_(False)
+        if self.guide is not None and self.guide.preparation != self.preparation:
+            raise ConfigError(f"the guide reads scans as {self.guide.preparation}, the network as {self.preparation}")
         self.name = ""
         self.to(memory_format=torch.channels_last_3d)  # a fifth less time for a step on CPU
 
+    @torch.no_grad()
+    def look(self, x: Tensor, spacing: Tensor) -> Tensor:
+        """A picture (B, C, D, H, W) with the guide's soft labels after it, (B, C + K, D, H, W). spacing: (B, 3) mm."""
+        if self.guide is None:
+            return x
+        return torch.cat([x, self.guide.eval()(x, spacing)[0].softmax(1)[:, 1:]], 1)
+
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """moving, fixed: (B, C, D, H, W) on one grid -> flow (B, 3, d, h, w), see `FlowHead`."""
+        """What `look` gives of two pictures on one grid -> flow (B, 3, d, h, w), see `FlowHead`."""
         both = torch.cat([moving, fixed], 1)
         if self.symmetric:
             both = torch.cat([both, torch.cat([fixed, moving], 1)])
@@ -68,26 +83,32 @@ class Registrar(nn.Module):
             flow = (there - back) / 2
         return flow
 
-    def displacement(self, moving: Tensor, fixed: Tensor, *, optimise: int = 0, loss: FlowLoss | None = None) -> Tensor:
-        """The displacement (B, 3, D, H, W), in voxels, that warps `moving` onto `fixed`, of any size.
+    def displacement(
+        self, moving: Tensor, fixed: Tensor, *, spacing: Tensor, optimise: int = 0, loss: FlowLoss | None = None
+    ) -> Tensor:
+        """The displacement (B, 3, D, H, W), in voxels, that warps `moving` onto `fixed` (B, C, D, H, W) of any size.
 
-        optimise: steps of gradient descent on the flow of this very pair after the network (instance optimisation,
-        Balakrishnan et al. 2019); `loss` is what they descend, default local cross-correlation and smoothness.
+        spacing: (B, 3) mm. optimise: steps of gradient descent on the flow of this very pair after the network
+        (instance optimisation, Balakrishnan et al. 2019); `loss` is what they descend, default: the squared difference
+        of the guide's soft labels, or without a guide local cross-correlation.
         """
         size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
         pads = self._margin(size)
         a, b = (F.pad(x, pads, mode="replicate") for x in (moving, fixed))
         full = (a.shape[2], a.shape[3], a.shape[4])
         with torch.inference_mode():
+            a, b = self.look(a, spacing), self.look(b, spacing)
             flow = self(a, b)
         if optimise:
-            flow = self._optimised(flow.clone(), a, b, steps=optimise, loss=loss or FlowLoss(ncc=1.0, smooth=1.0))
+            kind = FlowLoss(ncc=1.0) if self.guide is None else FlowLoss(mse=_SOFT)
+            shown = slice(0 if self.guide is None or loss else moving.shape[1], None)
+            flow = self._optimised(flow, a[:, shown], b[:, shown], steps=optimise, loss=loss or kind)
         with torch.inference_mode():
             return self.head.displacement(flow, full)[:, :, : size[0], : size[1], : size[2]]
 
     @torch.enable_grad()
     def _optimised(self, flow: Tensor, moving: Tensor, fixed: Tensor, *, steps: int, loss: FlowLoss) -> Tensor:
-        flow = flow.requires_grad_()
+        moving, fixed, flow = moving.clone(), fixed.clone(), flow.clone().requires_grad_()  # out of inference mode
         size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
         descent = torch.optim.Adam([flow], lr=0.05)
         for _ in range(steps):

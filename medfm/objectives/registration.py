@@ -18,6 +18,7 @@ from medfm.image.synthesis import acquire, bias_field, normalise, paint, random_
 from medfm.losses import FlowLoss
 from medfm.nn.warp import jacobian, warp
 from medfm.registrar import Registrar
+from medfm.segmenter import load_segmenter
 
 __all__ = ["Registration"]
 
@@ -33,7 +34,8 @@ class Registration(nn.Module):
     (`synthesis`), so that no contrast is learned.
 
     Args:
-        model: `encoder` and `head` nodes, `symmetric`, `start`: see `Registrar`.
+        model: `encoder` and `head` nodes, `symmetric`, `start`: see `Registrar`; `guide`, the name or folder of a
+            segmentation model.
         data: see `medfm.data.pairs.both_sides`.
         prepare: fields of `GridPrepare`. patch: (D, H, W) voxels around the middle of each scan that are registered.
         batch: pairs a step.
@@ -53,7 +55,14 @@ class Registration(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.side, self.held, names = both_sides(data, GridPrepare.from_dict(prepare), seed=seed)
-        self.network = Registrar(**model, prepare=prepare, about=_about(data, self.side, self.held, names))
+        guide = load_segmenter(model["guide"]) if "guide" in model else None
+        settings = {**model, "guide": guide.settings} if guide else model
+        self.network = Registrar(**settings, prepare=prepare, about=_about(data, self.side, self.held, names))
+        if self.network.guide is not None and guide is not None:
+            self.network.guide.load_state_dict(guide.state_dict())
+        for case in [*self.side.cases, *self.held.cases]:  # the guide looks once at each scan, not at each patch
+            case.x = self._looked(case).half()
+        self.channels = self.network.preparation.channels
         self.labels, self.patch = names, (patch[0], patch[1], patch[2])
         self.degrees, self.zoom, self.shift, self.flips, self.vary = degrees, zoom, shift, flips, vary
         self.loss, self.dice, self.both = FlowLoss(**(loss or {})), dice, both
@@ -63,6 +72,12 @@ class Registration(nn.Module):
             self.tissues = [tissues(case, self.clusters, known=len(names)) for case in self.side.cases]
         self.pairs = self.held.pairs or draw_pairs(len(self.held.cases), checked, seed=0)
         self.batches = Batches([0] * len(self.side.pairs or self.side.cases), batch, seed=seed)
+
+    def _looked(self, case: VolumeCase) -> Tensor:
+        pads = [n for size in case.x.shape[:0:-1] for n in (0, -size % 16)]
+        d, h, w = case.labels.shape
+        looked = self.network.look(F.pad(case.x[None].float(), pads, mode="replicate"), case.spacing[None])
+        return looked[0, :, :d, :h, :w]
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """moving, fixed (B, C, *patch), and their labels (B, *patch) class numbers."""
@@ -79,7 +94,8 @@ class Registration(nn.Module):
         for name, part in zip(("moving", "fixed"), zip(*rows, strict=True), strict=True):
             x = torch.stack([picture for picture, _ in part])
             if self.vary and not self.tissues:
-                x = vary_intensity(x, generator, strength=self.vary)
+                plain = vary_intensity(x[:, : self.channels], generator, strength=self.vary)
+                x = torch.cat([plain, x[:, self.channels :]], 1)
             batch[name], batch[f"{name}_labels"] = x, torch.stack([labels for _, labels in part])
         return batch
 
@@ -117,7 +133,8 @@ class Registration(nn.Module):
 
     def _parts(self, flow: Tensor, moving: Tensor, fixed: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         u = self.network.head.displacement(flow, self.patch)
-        loss = self.loss(warp(moving, u) if self.loss.mse or self.loss.ncc else fixed, fixed, flow)
+        a, b = (x[:, : self.channels] for x in (moving, fixed))
+        loss = self.loss(warp(a, u) if self.loss.mse or self.loss.ncc else b, b, flow)
         if not self.dice or not self.labels:
             return {"loss": loss}
         from monai.losses import DiceLoss
@@ -139,7 +156,8 @@ class Registration(nn.Module):
             u = self.network.head.displacement(flow, self.patch)
             folded = 100 * (jacobian(u) <= 0).float().mean()
             if not self.labels:
-                rows.append(torch.stack([-self.loss(warp(a, u), b, flow), folded]))
+                shown = slice(0, self.channels)
+                rows.append(torch.stack([-self.loss(warp(a[:, shown], u), b[:, shown], flow), folded]))
                 continue
             after = warp(before[:, None].float(), u, mode="nearest", padding="zeros")[:, 0].long()
             rows.append(torch.stack([*(_dice(m, truth, len(self.labels)) for m in (after, before)), folded]))

@@ -76,7 +76,8 @@ def _by_network(model: Registrar, moving: Scan, fixed: Scan, *, optimise: bool) 
     brought = Alignment(first).warp(source, target, edge=True)
     numbers = [replace(grids[0], array=brought.data, spacing=grids[1].spacing).numbers(), grids[1].numbers()]
     a, b = (x[None].to(torch.float32) for x in numbers)
-    u = model.displacement(a, b, optimise=_STEPS if optimise else 0)[0].numpy()
+    spacing = torch.tensor([grids[1].spacing], dtype=torch.float32)
+    u = model.displacement(a, b, spacing=spacing, optimise=_STEPS if optimise else 0)[0].numpy()
     mm = np.einsum("ij,jdhw->idhw", target.affine[:3, :3].astype(np.float32), u[::-1])  # D, H, W to x, y, z
     method = f"network {model.name}" + (", optimised" if optimise else "")
     return Alignment(first, np.ascontiguousarray(mm, dtype=np.float32), target.affine, method)

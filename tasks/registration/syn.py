@@ -1,4 +1,4 @@
-"""SyN of ANTs on a file of pairs, for comparison; its transforms are measured by `medfm evaluate register --transforms`.
+"""SyN of ANTs on a file of pairs, for comparison; measure it with `medfm evaluate register --transforms`.
 
 Run with a Python that has antspyx, in an environment of its own:
 python tasks/registration/syn.py pairs.jsonl --output syn

@@ -217,6 +217,27 @@ def test_a_network_registers_in_patient_space():
     assert np.abs(closer.points(x) - x).max() < 0.5
 
 
+def test_a_guide_is_read_beside_the_pictures_and_saved_with_the_network(tmp_path):
+    torch.manual_seed(0)
+    seen = {"encoder": {"name": "conv", "channels": [4, 8]}, "head": {}, "prepare": {"intensity": "zscore"}}
+    guide = {**seen, "labels": ["front", "back"], "patch": [16, 16, 16]}
+    arguments = {"head": {"level": 1}, "start": "header", "prepare": {"intensity": "zscore"}, "symmetric": True}
+    encoder = {"name": "conv", "inputs": 6, "channels": [4, 8, 8], "convs": 1}
+    model = Registrar(encoder=encoder, guide=guide, **arguments).eval()
+    torch.nn.init.normal_(model.head.decoder.logits[0].weight, std=0.2)
+    assert not any(p.requires_grad for p in model.guide.parameters())
+    model.save(tmp_path)
+    again = medfm.load_registrar(tmp_path)
+    moving, fixed = scan(head()), scan(head(seed=1))
+    x = corners(fixed)
+    ways = [medfm.register(moving, fixed, model=m).points(x) for m in (model, again)]
+    assert np.abs(ways[0] - ways[1]).max() < 0.05  # half precision
+    optimised = medfm.register(moving, fixed, model=model, optimise=True)
+    assert np.abs(optimised.points(x) - ways[0]).max() > 0.01
+    with pytest.raises(ConfigError, match="the guide reads scans as"):
+        Registrar(encoder=encoder, guide={**guide, "prepare": {"intensity": "range"}}, **arguments)
+
+
 def test_networks_are_used_where_they_fit():
     with pytest.raises(DataError, match="was trained on 4 x 4 x 4 mm"):
         medfm.register(scan(head()), scan(head()), model=small(about={"extent mm": [4, 4, 4]}))
