@@ -7,11 +7,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from medfm.errors import DataError
 from medfm.language.vocabulary import LESIONS, REGIONS, region_of
 from medfm.language.wording import read, write
 from medfm.predict.compare import compare
 from medfm.predict.evidence import Candidate, Look, look
-from medfm.scan import Finding, Report, Scan, Section, Sentence
+from medfm.predict.registering import register
+from medfm.scan import Alignment, Finding, Report, Scan, Section, Sentence
 
 if TYPE_CHECKING:
     from medfm.model import MedFM
@@ -48,7 +50,7 @@ def write_up(
     told = {**(context or {}), "prior": prior if isinstance(prior, str) else None}
     asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
     draft = compose(seen, limits, asked=asked)
-    comparison = None if prior is None else _comparison(model, draft, seen, prior, limits, plane)
+    comparison = None if prior is None else _comparison(model, draft, seen, scan, prior, limits, plane)
     return replace(
         draft, technique=_technique(seen, scan, model.config.abstain, draft.technique), comparison=comparison,
         context={name: text for name, text in told.items() if text}, model=f"medfm with {model.config.language}",
@@ -177,18 +179,33 @@ def _technique(seen: Look, scan: Scan, needed: float, more: Section) -> Section:
 
 
 def _comparison(
-    model: MedFM, draft: Report, seen: Look, prior: Scan | Report | str, limits: dict[str, Any], plane: str | None
-) -> Section:
-    """Against a scan: the same look at it, if it is of the same kind; against a report: what it states."""
+    model: MedFM, draft: Report, seen: Look, scan: Scan, prior: Scan | Report | str, limits: dict[str, Any],
+    plane: str | None,
+) -> Section:  # fmt: skip
+    """Against a scan: the same look at it, if it is of the same kind, once its place in the current one is known;
+    against a report: what it states."""
+    way = None
+    now = [f for section in draft.findings for s in section.sentences if not s.abstained for f in s.findings]
     if isinstance(prior, Scan):
         earlier = look(model, prior, plane=plane)
         if (earlier.modality, earlier.region) != (seen.modality, seen.region):
             text = f"The prior is {earlier.modality} of the {earlier.region.lower()}; it was not compared."
             return Section("Comparison", (Sentence(text),))
         before = _stated(earlier.candidates, limits["state"])
+        if {f.finding for f in now if f.present} & {f.finding for f in before} & set(LESIONS):
+            way = _registered(prior, scan)
     elif isinstance(prior, Report):
         before = [f for s in prior.sentences() if s.state != "rejected" and not s.abstained for f in s.findings]
     else:
         before = read(prior)
-    now = [f for section in draft.findings for s in section.sentences if not s.abstained for f in s.findings]
-    return Section("Comparison", tuple(compare(now, before)))
+    return Section("Comparison", tuple(compare(now, before, way=way)))
+
+
+def _registered(prior: Scan, scan: Scan) -> Alignment | None:
+    """From the current scan to the prior one as a rigid body; None for pictures and where no way is found."""
+    if "image" in (prior.frame, scan.frame):
+        return None
+    try:
+        return register(prior, scan, method="rigid")
+    except DataError:
+        return None

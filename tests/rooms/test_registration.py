@@ -344,3 +344,21 @@ def test_the_files_of_a_registration(tmp_path):
         "difference_before.png", "registration.json",
     }  # fmt: skip
     assert np.allclose(Scan.read(tmp_path / "warped.nii.gz").affine, fixed.affine, atol=1e-4)
+
+
+def test_a_comparison_matches_lesions_by_their_registered_place():
+    from medfm.predict.compare import compare
+    from medfm.scan import Box, Finding
+
+    def nodule(middle: np.ndarray, size: float) -> Finding:
+        box = Box("nodule", tuple((middle - size / 2).tolist()), tuple((middle + size / 2).tolist()))
+        return Finding("nodule", "lung", "left", True, size, 0.9, (box,))
+
+    way = Alignment(movement(20, (40, 0, 0)))
+    here = np.array([10.0, 20, 30])
+    there = way.points(here)[0]
+    (same,) = compare([nodule(here, 12)], [nodule(there, 8)], way=way)
+    assert same.text.startswith("Larger (8 mm before, 12 mm now)")
+    told = compare([nodule(here, 12)], [nodule(there + 50, 8)], way=way)
+    assert [sentence.text.split(":")[0] for sentence in told] == ["New", "No longer seen"]
+    assert len(compare([nodule(here, 12)], [nodule(there + 50, 8)])) == 1
