@@ -147,15 +147,24 @@ class MedFM(PreTrainedModel):
     def encode(self, prepared: Prepared) -> Reading:
         """Run the eye and prefill the language model with its tokens and the header's facts; nothing is cached."""
         seen = self.vision(prepared.x[None].float().to(self.device), prepared.spacing[None].to(self.device))
+        return self.take_in(prepared, seen.logits, seen.tokens, seen.memory)
+
+    @torch.inference_mode()
+    def take_in(self, prepared: Prepared, logits: Tensor, tokens: Tensor, memory: Tensor | None) -> Reading:
+        """The rest of `encode`, for tokens (1, M, E) that are there already."""
         words = self.get_input_embeddings()
         head, rest = self.prompt.head(self.tokenizer), self.prompt.facts(self.tokenizer, prepared.facts)
         first, last = (words(torch.tensor([ids], dtype=torch.long, device=self.device)) for ids in (head, rest))
-        prefix = prefill(self.language, torch.cat([first, seen.tokens.to(first.dtype), last], 1))
-        return Reading(prepared, seen.logits, prefix, seen.memory)
+        prefix = prefill(self.language, torch.cat([first, tokens.to(first.dtype), last], 1))
+        return Reading(prepared, logits, prefix, memory)
 
     def respond(self, prepared: Prepared, questions: list[str], *, limit: int = 64) -> list[tuple[str, float]]:
         """Answers and their log-probabilities for an already prepared scan."""
-        return list(self.answers(self.encode(prepared), questions, limit=limit))[-1]
+        return self.finish(self.encode(prepared), questions, limit=limit)
+
+    def finish(self, reading: Reading, questions: Sequence[str], *, limit: int = 64) -> list[tuple[str, float]]:
+        """What `answers` yields last."""
+        return list(self.answers(reading, list(questions), limit=limit))[-1]
 
     def answers(self, reading: Reading, questions: list[str], *, limit: int = 64) -> Iterator[list[tuple[str, float]]]:
         """Yield, step by step, every question's text so far and the log-probability of it; the last is the answer."""
@@ -242,9 +251,9 @@ def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 
-def base_language(name: str) -> tuple[Any, Any, str]:
-    """A language model in full precision, its tokenizer and the sha256 of its weights."""
-    language, tokenizer, folder = load_language(name, dtype=torch.float32)
+def base_language(name: str, *, four_bits: bool = False) -> tuple[Any, Any, str]:
+    """A language model in full precision, or in four bits, its tokenizer and the sha256 of its weights."""
+    language, tokenizer, folder = load_language(name, dtype=torch.float32, four_bits=four_bits)
     return language, tokenizer, _digest(folder)
 
 
@@ -264,6 +273,18 @@ def save_adapter(model: MedFM, folder: Path, *, parent: Path | None = None) -> N
         (folder / "adapter_config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
     about = {k: getattr(model.config, k) for k in ("vision", "prepare", "prompt", "language", "base", "abstain")}
     about |= {"parent": made_from} if made_from else {}
+    (folder / "medfm.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def save_merged(model: MedFM, folder: Path) -> None:
+    """Write a loaded model so that it needs neither its base nor its parent: `folder/language` is a plain causal
+    language model of transformers with the adapter merged in."""
+    language = folder / "language"
+    model.language.save_pretrained(str(language))
+    model.tokenizer.save_pretrained(str(language))
+    assets.write_eye(model.vision.state_dict(), folder)
+    about = {k: getattr(model.config, k) for k in ("vision", "prepare", "prompt", "abstain")}
+    about |= {"language": "language", "base": _digest(language)}
     (folder / "medfm.json").write_text(json.dumps(about, indent=1) + "\n")
 
 

@@ -27,7 +27,9 @@ _PARTS: dict[str, dict[str, str]] = {
         "grounded": "medfm.objectives.grounded:Grounded",
         "glance": "medfm.objectives.glance:Glances",
         "instruct": "medfm.objectives.instruct:Instruct",
+        "own": "medfm.objectives.own:Own",
         "supervised": "medfm.objectives.supervised:Supervised",
+        "painted": "medfm.objectives.painted:Painted",
         "registration": "medfm.objectives.registration:Registration",
     },
 }

@@ -19,6 +19,7 @@ from chat_views import facts_of, failed, talk_of, view_of, viewer_of
 import medfm
 from medfm.assistant import Intake, Turn
 from medfm.assistant.drafts import drafted
+from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError, SeriesChoice
 
 DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
@@ -222,7 +223,8 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
     session.masks = [] if not prior else session.masks
     facts = facts_of(scan, view)
     if prior:
-        facts["facts"].insert(0, "prior:")
+        assert session.talk.current is not None
+        facts["facts"] = [about_scan(session.talk.current), f"prior: {facts['facts'][0]}"]
     series = gr.update() if keep else gr.update(visible=False)
     role_now = gr.update(visible=True, value="current")
     return facts, viewer_of(session), talk_of(session), series, role_now, drafted(session.talk)

@@ -24,6 +24,7 @@ class Turn:
     """Something said. A person's turn is words; medfm's grows while it is "running".
 
     tool: which tool spoke. confidence: 0 to 1. abstained: it declines, `reason` says why, and `text` is only a guess.
+    note: what should be known to read the answer aright.
     """
 
     role: Literal["person", "medfm"]
@@ -33,6 +34,7 @@ class Turn:
     confidence: float | None = None
     abstained: bool = False
     reason: str | None = None
+    note: str | None = None
     evidence: list[Item] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,13 +84,17 @@ def written(talk: Conversation, form: str, folder: Path, *, source: Sequence[Pat
 
 
 def _shown(sentence: Sentence, scan: Scan) -> dict[str, Any]:
-    """A sentence and its evidence; a measurement is a number on the box before it, without a place of its own."""
+    """A sentence and its evidence; a measurement of the box before it is a further number on that box."""
     from medfm.scan import Mask, Measurement
 
     items: list[Item] = []
     for evidence in sentence.evidence:
         if isinstance(evidence, Measurement):
-            items.append(Item(evidence.label, f"{evidence.value:.0f} {evidence.unit}"))
+            number = f"{evidence.value:.0f} {evidence.unit}"
+            if items and evidence.label.startswith(items[-1].label):
+                items[-1] = replace(items[-1], number=", ".join(filter(None, (items[-1].number, number))))
+            else:
+                items.append(Item(evidence.label, number))
         elif isinstance(evidence, Mask):
             items += mask_items(evidence, 0)
         else:

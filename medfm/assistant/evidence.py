@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from medfm.scan import Box, Mask, Scan
 
-__all__ = ["Item", "box_extent", "box_item", "items_of", "mask_items"]
+__all__ = ["Item", "box_extent", "box_item", "items_of", "mask_items", "side_in_words"]
 
 Which = Literal["current", "prior"]
+_MIDDLE = 0.05  # nearer to the middle of the field of view than this share of its width is neither left nor right
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def items_of(scan: Scan, evidence: Iterable[Box | Mask], *, which: Which = "curr
     found: list[Item] = []
     for item in evidence:
         if isinstance(item, Mask):
-            found += mask_items(item, first, which=which)
+            found += mask_items(item, first, which=which, measured=scan.spacing_known)
             first += 1
         else:
             found.append(box_item(scan, item, which=which))
@@ -64,12 +65,26 @@ def box_item(scan: Scan, box: Box, *, which: Which = "current", number: str | No
         if abs(direction[axis]) > 0.99 * (direction @ direction) ** 0.5:
             place[axis] = float(scan.affine[axis, 3] + direction[axis] * index)
     text = number or ("" if box.score is None else f"score {box.score:.2f}")
+    text = ", ".join(filter(None, (text, side_in_words(scan, box))))
     low, high = (tuple(float(v) for v in corner) for corner in (box.low, box.high))
     return Item(box.label, text, which, tuple(float(v) for v in place), low, high)
 
 
-def mask_items(mask: Mask, index: int, *, which: Which = "current") -> list[Item]:
-    """One item for each label that occurs in a mask: its millilitres, and its middle as the place to look."""
+def side_in_words(scan: Scan, box: Box) -> str:
+    """On which side of the scan's middle the box lies, of the patient; nothing near the middle or for a picture."""
+    if scan.frame != "patient" or len(box.low) != 3:
+        return ""
+    _, depth, height, width = scan.data.shape
+    ends = [scan.affine[0] @ (w, h, d, 1) for w in (0, width - 1) for h in (0, height - 1) for d in (0, depth - 1)]
+    away = ((box.low[0] + box.high[0]) / 2 - min(ends)) / max(max(ends) - min(ends), 1e-6) - 0.5
+    return "" if abs(away) < _MIDDLE else "patient's right" if away > 0 else "patient's left"
+
+
+def mask_items(mask: Mask, index: int, *, which: Which = "current", measured: bool = True) -> list[Item]:
+    """One item for each label that occurs in a mask: its millilitres, and its middle as the place to look.
+
+    measured: the scan's spacing is known; else voxels are counted.
+    """
     import numpy as np
     from scipy import ndimage
 
@@ -84,6 +99,7 @@ def mask_items(mask: Mask, index: int, *, which: Which = "current") -> list[Item
         d, h, w = points[((points - centre) ** 2).sum(1).argmin()]
         place = mask.affine[:3] @ (w, h, d, 1)
         number = f"{about['ml']:.2f} ml" if about["ml"] < 10 else f"{about['ml']:.1f} ml"
+        number = number if measured else f"{about['voxels']} pixels"
         found.append(Item(about["name"], number, which, tuple(map(float, place)), mask=index, value=int(value)))
     return found
 

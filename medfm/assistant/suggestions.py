@@ -11,8 +11,11 @@ __all__ = ["suggestions"]
 
 _ANYTHING = ("What modality is used to take this image?", "Which part of the body does this image belong to?")
 _BY_PART = (
-    (("chest", "lung", "thorax"), ("Is the heart enlarged?", "Is there a pleural effusion?", "Measure the heart")),
-    (("abdomen", "liver", "pelvis", "body"), ("Where is the liver?", "Which organs are in view?", "Measure the liver")),
+    (("chest", "lung", "thorax"), ("Is the heart enlarged?", "Is there a pleural effusion?", "Segment the lungs")),
+    (
+        ("abdomen", "liver", "pelvis", "body"),
+        ("Does the picture contain the kidney?", "Is the liver healthy?", "Segment the liver"),
+    ),
     (("brain", "head", "skull"), ("Is there a brain tumor?", "Is there edema in the brain?", "Is the brain normal?")),
 )  # fmt: skip
 
@@ -27,6 +30,6 @@ def suggestions(talk: Conversation) -> list[str]:
     part = (scan.body_part or "").lower()
     fitting: tuple[str, ...] = next((found for words, found in _BY_PART if any(word in part for word in words)), ())
     if talk.prior is not None and fitting:
-        subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith("Measure")), None)
+        subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith("Segment")), None)
         fitting = (f"Compare the {subject} with the prior", *fitting) if subject else fitting
     return [*fitting, *_ANYTHING][:4]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medfm.assistant.conversation import Conversation, Turn
     from medfm.model import MedFM
     from medfm.scan import Answer, Box, Mask, Scan
+    from medfm.segmenter import Segmenter
 
 __all__ = ["TOOLS", "Tool", "available"]
 
@@ -59,6 +60,11 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
         yield
     turn.text, turn.confidence = answer.text, answer.confidence
     turn.abstained, turn.reason = answer.abstained, answer.reason
+    if scan.modality == "PHOTO" and model.name == "default":
+        turn.note = "This model has learned from radiographs, CT and MR, not from photographs: take it as a guess."
+    elif {"left", "right"} & set(answer.text.lower().replace(",", " ").split()):
+        # the data sets that models learn from mean the picture's sides as often as the patient's
+        turn.note = "Left and right in this answer may be those of the picture, not of the patient; see the image."
     turn.evidence = items_of(scan, answer.evidence, first=len(talk.masks))
     talk.masks += [("current", item) for item in answer.evidence if isinstance(item, Mask)]
 
@@ -121,6 +127,11 @@ def segment(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
     if found is not None:
         mask: Mask | None = predict.segment(found, scan)
         turn.text = f"Outlined by the model {found.name}."
+        if _wider(scan, found):
+            turn.note = (
+                "The scan shows several times more than what this model was trained on; outside of that it outlines "
+                "what is not there. Cut the scan to the region first."
+            )
     else:
         names = _structures(model, structure)
         mask = outline(model, scan, names)
@@ -208,6 +219,15 @@ def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
 
     answer = predict.ask(model, scan, f"Where is the {name.lower()}?")
     return next((item for item in answer.evidence if isinstance(item, Box) and item.label == name), None)
+
+
+def _wider(scan: Scan, model: Segmenter) -> bool:
+    """The scan is more than twice as long, along each axis, as what the model reads at once; 1 mm where it has no
+    spacing of its own."""
+    spacing = model.preparation.spacing or (0.0, 0.0, 0.0)
+    field = [voxels * (mm or 1.0) for voxels, mm in zip(model.patch, spacing, strict=True)]
+    sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
+    return all(side > 2 * seen for side, seen in zip(sides, field, strict=True))
 
 
 def _decline(turn: Turn, reason: str) -> None:

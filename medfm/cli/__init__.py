@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import medfm.cli.data
+import medfm.cli.finetuning
 import medfm.cli.reporting  # noqa: F401  (hangs its commands on the app)
 from medfm.cli import registering, segmenting  # noqa: F401  (hangs its commands on the app)
 from medfm.cli.commands import app

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AdapterCard", "base_weights_here", "shipped_adapters"]
+__all__ = ["AdapterCard", "base_weights_here", "own_adapters", "shipped_adapters"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,16 @@ class AdapterCard:
 
 def shipped_adapters() -> list[AdapterCard]:
     """Every folder of adapters/ with a medfm.json, by name; its README.md is a card with Hugging Face's YAML header."""
-    from medfm.assets import root
+    from medfm import assets
 
-    return [_card(path.parent) for path in sorted((root() / "adapters").glob("*/medfm.json"))]
+    return [_card(folder) for folder in assets.shipped_adapters()]
+
+
+def own_adapters() -> list[AdapterCard]:
+    """Those that the user fine-tuned, by name."""
+    from medfm import assets
+
+    return [_card(folder) for folder in assets.own_adapters()]
 
 
 def _card(folder: Path) -> AdapterCard:

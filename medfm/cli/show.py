@@ -133,12 +133,14 @@ def alignments(metrics: dict[str, Any], output: Path) -> None:
 
 def adapters() -> None:
     """Trained adapters and base weights, on stdout: here the table is the answer."""
-    from medfm.cli.inventory import base_weights_here, shipped_adapters
+    from medfm.cli.inventory import base_weights_here, own_adapters, shipped_adapters
 
     console = Console(highlight=False)
     table = Table("name", "base", "size", "licence", "headline figure", title="adapters", title_justify="left")
-    for card in shipped_adapters():
-        table.add_row(*(_safe(cell) for cell in (card.name, card.base, card.size, card.licence, card.figure)))
+    for where, cards in (("", shipped_adapters()), (" (yours)", own_adapters())):
+        for card in cards:
+            cells = (card.name + where, card.base, card.size, card.licence, card.figure)
+            table.add_row(*(_safe(cell) for cell in cells))
     console.print(table)
     if not table.row_count:
         console.print("none are here: train one with `medfm train`.")

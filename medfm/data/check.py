@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medfm.data.manifest import Row, parse, raw_rows, read_scans
+from medfm.data.manifest import REQUEST, Row, parse, raw_rows, read_scans
 from medfm.errors import DataError, MedfmError
 from medfm.scan import Scan
 
@@ -41,13 +41,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was counted, and every problem in the order of the rows."""
+    """What was counted, and every problem in the order of the rows. questions, reports: places of rows of each kind."""
 
     rows: int
     images: int
     patients: int
     volumes: int
     problems: list[Problem]
+    questions: list[str]
+    reports: list[str]
 
     @property
     def bad(self) -> list[str]:
@@ -71,7 +73,8 @@ def check(source: str | Path) -> Checked:
             continue
         look.row(row)
     look.sides()
-    found = Checked(look.rows, len(look.content), len(look.patients), look.volumes, look.problems)
+    asked, told = ([r.where for r, _ in look.placed if (r.question == REQUEST) == wrote] for wrote in (False, True))
+    found = Checked(look.rows, len(look.content), len(look.patients), look.volumes, look.problems, asked, told)
     if len(found.bad) == found.rows:
         raise DataError(f"{source}: none of {found.rows} rows can be used; the first: {found.problems[0].text}")
     return found

@@ -12,34 +12,40 @@ from medfm.data.questions import Case, stack_scans
 from medfm.image import augment
 from medfm.vision import Vision
 
-__all__ = ["look_at", "stack_looks"]
+__all__ = ["Look", "look_at", "look_at_one", "stack_looks"]
 
 Look = tuple[Tensor, Tensor]
 
 
-@torch.no_grad()
 def look_at(vision: Vision, cases: Sequence[Case], *, views: int) -> list[list[Look]]:
-    """For each view the patches (D, h, w, F) and summary (5, K) of every case, in half precision.
+    """For each view what `look_at_one` gives of every case."""
+    from rich.progress import track
+
+    shown = track(cases, description=f"looking, {views} views", transient=True)
+    looks = [look_at_one(vision, case, number, views=views) for number, case in enumerate(shown)]
+    return [[of_case[view] for of_case in looks] for view in range(views)]
+
+
+@torch.no_grad()
+def look_at_one(vision: Vision, case: Case, number: int, *, views: int) -> list[Look]:
+    """Patches (D, h, w, F) and summary (5, K) of each view of the case with this number, in half precision.
 
     View 0 is the picture as it is, the last of several a thin slab made of it, those between are warped and their
     contrast changed.
     """
-    from rich.progress import track
-
-    looks: list[list[Look]] = [[] for _ in range(views)]
     vision.eval()
-    for number, case in enumerate(track(cases, description=f"looking, {views} views", transient=True)):
-        for view in range(views):
-            generator = torch.Generator().manual_seed(1000 * view + number)
-            x, spacing = stack_scans([case])
-            if view:
-                warped, _ = augment.warp_affine(x.flatten(1, 2), generator)
-                x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
-            if view == views - 1 > 0 and x.shape[2] == 1:
-                x, spacing = augment.slab(x[:, :, 0], generator, depth=3)
-            pyramid, logits = vision.look(x, spacing)
-            patches, summary = vision.connector.gather(pyramid[-1], logits), vision.structures.summary(logits)
-            looks[view].append((patches[0].half(), summary[0].half()))
+    looks = []
+    for view in range(views):
+        generator = torch.Generator().manual_seed(1000 * view + number)
+        x, spacing = stack_scans([case])
+        if view:
+            warped, _ = augment.warp_affine(x.flatten(1, 2), generator)
+            x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
+        if view == views - 1 > 0 and x.shape[2] == 1:
+            x, spacing = augment.slab(x[:, :, 0], generator, depth=3)
+        pyramid, logits = vision.look(x, spacing)
+        patches, summary = vision.connector.gather(pyramid[-1], logits), vision.structures.summary(logits)
+        looks.append((patches[0].half(), summary[0].half()))
     return looks
 
 

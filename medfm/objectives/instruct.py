@@ -28,7 +28,7 @@ class Instruct(nn.Module):
     Args:
         model: `language` (name of the base), `vision` (a folder that `grounded` or `glance` left, or an adapter's
             name), `lora` (arguments of peft.LoraConfig), `prompt`, `encoder`; or `adapter`, a trained one to go on
-            from, with its own eye unless `vision` names another.
+            from, with its own eye unless `vision` names another; `four_bits` for a base in NF4 on a GPU.
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
         batch: images per step. questions: at most so many per image and step, drawn anew each time.
         views: changed copies of every picture that the frozen eye looks at beforehand, see `look_at`.
@@ -46,7 +46,7 @@ class Instruct(nn.Module):
         self.questions, self.facts, self.hints, self.checked = questions, facts, hints, checked
         self.rewording = Rewording(paraphrases or {}, share=reword)
         about, tensors = load_vision(model["vision"] if model.get("vision") else model["adapter"])
-        language, tokenizer, digest = base_language(model["language"])
+        language, tokenizer, digest = base_language(model["language"], four_bits=model.get("four_bits", False))
         if model.get("adapter"):
             check_base(assets.adapter_folder(model["adapter"]), digest)
         vision = {
@@ -63,10 +63,18 @@ class Instruct(nn.Module):
             self._as_loud_as_words()
         self.model.vision.requires_grad_(False).connector.requires_grad_(True)
         self.model.language = _with_lora(language, model["lora"], start=model.get("adapter"))
-        self.cases, self.held = both_sides(data, self.model.preparation, seed=seed)
+        self.cases, self.held, self.views = self._read(data, views=views, seed=seed)
         self.batches = question_batches(self.cases, batch, seed=seed)
-        self.views = look_at(self.model.vision, self.cases, views=views)
-        self.proposed = [[self._propose(c, look) for c, look in zip(self.cases, v, strict=True)] for v in self.views]
+        self.proposed = self._proposals()
+
+    def _read(self, data: dict[str, Any], *, views: int, seed: int) -> tuple[list[Case], list[Case], list[list[Look]]]:
+        """Cases to learn from, held-out ones, and what the frozen eye sees of the former."""
+        cases, held = both_sides(data, self.model.preparation, seed=seed)
+        return cases, held, look_at(self.model.vision, cases, views=views)
+
+    def _proposals(self) -> list[list[list[str]]]:
+        """What the second look proposes: of each view, each case, each question."""
+        return [[self._propose(c, look) for c, look in zip(self.cases, v, strict=True)] for v in self.views]
 
     @torch.no_grad()
     def _as_loud_as_words(self) -> None:
@@ -124,12 +132,15 @@ class Instruct(nn.Module):
         right: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for case in self.held[:: max(1, len(self.held) // self.checked)]:
-            said = self.model.respond(case.prepared, case.questions, limit=24)
+            said = self._respond(case)
             for (text, _), answer in zip(said, case.answers, strict=True):
                 right[case.modality] += int(exact_match(text, answer))
                 total[case.modality] += 1
         shares = {f"right {name}": right[name] / total[name] for name in sorted(total)}
         return {"score": right.total() / max(total.total(), 1), **shares}
+
+    def _respond(self, case: Case) -> list[tuple[str, float]]:
+        return self.model.respond(case.prepared, case.questions, limit=24)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]

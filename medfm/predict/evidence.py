@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from medfm.data.truths import side_of
-from medfm.language.vocabulary import LESIONS, ORGANS, term_of
+from medfm.language.vocabulary import LESIONS, ORGANS, REGIONS, region_of, term_of
 from medfm.language.wording import read
 from medfm.predict.answering import ask_many
 from medfm.predict.places import Piece, inside, pieces
@@ -33,6 +33,12 @@ _KINDS = {
     "PHOTO": "Photograph",
 }  # fmt: skip
 _LEARNED = ("CT", "MRI", "X-Ray")
+_BESIDE = {  # regions that an image of one region can show, too
+    "Head": ("Head", "Neck", "Spine"), "Neck": ("Head", "Neck", "Chest", "Spine"),
+    "Chest": ("Neck", "Chest", "Abdomen", "Spine"), "Abdomen": ("Chest", "Abdomen", "Pelvis", "Spine"),
+    "Pelvis": ("Abdomen", "Pelvis", "Spine"),
+}  # fmt: skip
+_ALONE = 0.45  # a film's map without a word of the answers: enough for a guess, not for a statement
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Look:
-    """One scan looked at: what kind of image it is, each with its confidence (None = the header says so)."""
+    """One scan looked at: what kind of image it is, each with its confidence (None = the header says so).
+
+    volume: of several slices, of which nobody has drawn lesions for the maps to learn from.
+    """
 
     modality: str
     region: str
     plane: str
     sure: Mapping[str, float | None]
     candidates: tuple[Candidate, ...]
+    volume: bool = False
 
 
 def look(model: MedFM, scan: Scan, *, plane: str | None = None) -> Look:
@@ -69,7 +79,8 @@ def look(model: MedFM, scan: Scan, *, plane: str | None = None) -> Look:
     about, sure = _kind(scan, reading.prepared, answers)
     fit = (getattr(model.config, "report", None) or {}).get("calibration", {})
     found = _candidates(model, scan, reading, answers, about)
-    return Look(about["modality"], about["region"], about["plane"], sure, tuple(_calibrated(c, fit) for c in found))
+    known = tuple(_calibrated(c, fit) for c in found)
+    return Look(about["modality"], about["region"], about["plane"], sure, known, scan.data.shape[1] > 1)
 
 
 def _kind(
@@ -79,6 +90,8 @@ def _kind(
     about = {"modality": _KINDS.get(scan.modality, ""), "region": _region(scan.body_part or ""), "plane": ""}
     about["plane"] = "axial" if prepared.plane == "transverse" else prepared.plane or ""
     sure: dict[str, float | None] = dict.fromkeys(about)
+    if about["modality"] == "Photograph":  # the answers know the planes and parts of radiology only
+        return about, sure
     for name, question in (("modality", _MODALITY), ("region", _PART), ("plane", _PLANE)):
         if not about[name]:
             said = answers[question]
@@ -110,7 +123,7 @@ def _candidates(
     for index, label in enumerate(model.vision.structures.labels):
         name, organ, side = term_of(label)
         lesion = LESIONS.get(name)
-        told_here = view in lesion.views if lesion else organ in ORGANS and not film
+        told_here = view in lesion.views if lesion else organ in ORGANS and not film and _fits(organ, about["region"])
         if not told_here:
             continue
         probability = inside(reading, reading.logits[0, index].sigmoid().numpy())
@@ -125,6 +138,12 @@ def _candidates(
             group = "{} {}".format(*lesion.views[0])
             for found in _lesions(scan, name, parts, about["plane"]):
                 yield Candidate(found, group, score, said.get(name, 0.0))
+
+
+def _fits(organ: str | None, region: str) -> bool:
+    """An organ may be in view where its region or one beside it is; anywhere if the region is not known."""
+    own = region_of(organ)
+    return region not in _BESIDE or own not in REGIONS or own in _BESIDE[region]
 
 
 def _lesions(scan: Scan, name: str, parts: list[Piece], plane: str) -> Iterator[Finding]:
@@ -173,7 +192,11 @@ def _lean(answer: Answer) -> float:
 
 
 def _calibrated(candidate: Candidate, fit: Mapping[str, Any]) -> Candidate:
-    """Platt scaling (Platt 1999) with the adapter's weights of (score, said, 1); without them the map's own word."""
+    """Platt scaling (Platt 1999) with the adapter's weights of (score, said, 1); without them the map's own word, on a
+    film only where an answer names the lesion, too."""
     score, said, constant = fit.get(candidate.group, (1.0, 0.0, 0.0))
-    z = score * candidate.score + said * candidate.said + constant
-    return replace(candidate, finding=replace(candidate.finding, confidence=1 / (1 + math.exp(-z))))
+    confidence = 1 / (1 + math.exp(-(score * candidate.score + said * candidate.said + constant)))
+    lesion = candidate.finding.finding in LESIONS
+    if lesion and candidate.group.startswith("X-Ray") and candidate.group not in fit and not candidate.said:
+        confidence = min(confidence, _ALONE)  # films superimpose: maps alone invent one lesion a picture and more
+    return replace(candidate, finding=replace(candidate.finding, confidence=confidence))

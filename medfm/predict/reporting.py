@@ -60,17 +60,18 @@ def write_up(
 
 def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "") -> Report:
     """The sections that follow from the candidates alone; `technique` holds only what is not in view."""
-    stated = _stated(seen.candidates, limits["state"])
+    stated = [f for f in _stated(seen.candidates, limits["state"]) if not (seen.volume and f.finding in LESIONS)]
     doubtful = [
         c.finding for c in seen.candidates
-        if c.finding.finding in LESIONS and limits["mention"] <= (c.finding.confidence or 0) < limits["state"]
+        if c.finding.finding in LESIONS and limits["mention"] <= (c.finding.confidence or 0)
+        and (seen.volume or (c.finding.confidence or 0) < limits["state"])
     ]  # fmt: skip
     normal = _normal(seen.candidates, limits["absent"])
     sections = []
     for region in [*REGIONS, "Other"]:
         here = [f for f in (*stated, *normal) if region_of(f.organ) == region]
         guesses = [f for f in doubtful if region_of(f.organ) == region]
-        sentences = (*_sentences(here), *(_guess(f, limits["state"]) for f in guesses))
+        sentences = (*_sentences(here), *(_guess(f, limits["state"], volume=seen.volume) for f in guesses))
         if sentences:
             sections.append(Section(region, sentences))
     lesions = [f for f in stated if f.finding in LESIONS]
@@ -96,9 +97,11 @@ def _sentences(findings: Sequence[Finding]) -> list[Sentence]:
     return made
 
 
-def _guess(found: Finding, needed: float) -> Sentence:
+def _guess(found: Finding, needed: float, *, volume: bool) -> Sentence:
     ((text, _),) = write([found])
     reason = f"confidence {found.confidence:.0%} is below the {needed:.0%} this model needs"
+    if volume:  # a map's highest value among many slices says little, and none was learned from volumes
+        reason = "lesions have been learned from single pictures; in a volume they are guesses to look at"
     return Sentence(text, (found,), found.evidence, found.confidence, abstained=True, reason=reason)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +28,9 @@ _TRAIN = {
 }  # fmt: skip
 
 
-def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path:
+def train(
+    recipe: dict[str, Any], *, output: Path, resume: bool = False, before: Callable[[Any], None] | None = None
+) -> Path:
     """Train as `recipe` says and leave the result in `output`.
 
     The recipe has `objective` (a registered name and its arguments), `data`, and `train`: epochs, rate (AdamW, cosine
@@ -38,7 +41,8 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     processes, see train/shards.py), seed. `log.jsonl` gets one line an epoch.
 
     Under `torchrun` or `accelerate launch` every process calls this; a step then sees that many batches, and the
-    losses in the log are means over all of them.
+    losses in the log are means over all of them. before: called on the first process with the objective as it is
+    before its first step.
 
     Raises:
         ConfigError: an unknown key, or `output` holds another run and `resume` was not asked for.
@@ -53,6 +57,8 @@ def train(recipe: dict[str, Any], *, output: Path, resume: bool = False) -> Path
     set_seed(options["seed"])
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
+    if before is not None and accelerator.is_main_process:
+        before(objective)
     shards = _shards(objective, options, accelerator) if options["shard"] else None
     optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
     loader = batch_loader(objective.batches, objective.collate)

@@ -71,8 +71,13 @@ function sentenceOf(one, s, n, acts) {
 }
 
 function exports_(value, acts) {
+  const write = (form) => {
+    box.querySelector(".mf-file")?.replaceWith(h("span", { class: "mf-guess" }, "writing ..."));
+    acts.trigger("take", { form });
+  };
   const link = value.file ? h("a", { class: "mf-file", href: value.file.url, download: value.file.name }, `Save ${value.file.name}`) : null;
-  return h("div", { class: "mf-exports" }, h("h3", {}, "Take it along"),
-    h("div", { class: "mf-chips" }, value.forms.map((form) => button(form, `Write as ${form}`, () => acts.trigger("take", { form }), { class: "mf-idea" }))),
+  const box = h("div", { class: "mf-exports" }, h("h3", {}, "Take it along"),
+    h("div", { class: "mf-chips" }, value.forms.map((form) => button(form, `Write as ${form}`, () => write(form), { class: "mf-idea" }))),
     link);
+  return box;
 }

@@ -39,7 +39,7 @@ export class VolumePane {
       fontMinPx: 19, isOrientationTextVisible: true, isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true,
       dragAndDropEnabled: false, multiplanarShowRender: SHOW_RENDER.ALWAYS, multiplanarLayout: MULTIPLANAR_TYPE.GRID,
       show3Dcrosshair: true, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", loadingText: "",
-      measureLineColor: [0.2, 0.85, 1, 1], measureTextColor: [1, 1, 1, 1], measureTextHeight: 0.03, isResizeCanvas: true, logLevel: "error",
+      measureLineColor: [0.2, 0.85, 1, 1], measureTextColor: [1, 1, 1, 1], measureTextHeight: 0.06, isResizeCanvas: true, logLevel: "error",
     }));
     nv.onLocationChange = (location) => this.moved(location);
     await nv.attachToCanvas(this.canvas, false);
@@ -163,6 +163,10 @@ export class VolumePane {
 
   // The box in every plane whose slice cuts it. A tile of NiiVue says where its corner is in mm and how wide it is.
   drawMarks() {
+    const tiles = this.nv.screenSlices.map((tile) => [tile.axCorSag, ...tile.leftTopWidthHeight, ...(tile.leftTopMM ?? []), ...(tile.fovMM ?? [])]);
+    const now = JSON.stringify([this.canvas.width, this.canvas.height, this.box, this.overlayShown, [...this.nv.scene.crosshairPos], tiles]);
+    if (now === this.drawn) return; // an untouched canvas costs the browser nothing
+    this.drawn = now;
     this.marks.begin(this.canvas.width, this.canvas.height);
     if (!this.box || !this.overlayShown) return;
     const mm = this.nv.frac2mm(this.nv.scene.crosshairPos);

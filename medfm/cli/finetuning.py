@@ -1,0 +1,159 @@
+"""`medfm finetune` and `medfm adapter`: an adapter of one's own from data to card, and what is done with it later."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medfm.cli.app import Adapter, app
+from medfm.cli.data import Data, show_problems
+
+if TYPE_CHECKING:
+    from medfm.data.check import Checked
+    from medfm.train.finetune import Cost
+
+__all__ = ["Task", "finetune", "merge", "remove"]
+
+_adapter = typer.Typer(help="Adapters of one's own; `medfm models` lists them.", no_args_is_help=True)
+app.add_typer(_adapter, name="adapter")
+
+
+class Task(StrEnum):
+    """What the rows teach."""
+
+    vqa = "vqa"
+    report = "report"
+
+
+@app.command()
+def finetune(
+    data: Data,
+    name: Annotated[str, typer.Option(help="What the adapter will be called.", metavar="NAME")],
+    task: Annotated[Task, typer.Option(help="Questions and answers, or reports.")] = Task.vqa,
+    adapter: Adapter = "default",
+    hold: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share held out, by patient.")] = 0.2,
+    minutes: Annotated[float, typer.Option(min=0, help="At most so long; 0 = as long as it gets better.")] = 30,
+    passes: Annotated[int, typer.Option(min=1, help="At most so often over all cases.")] = 20,
+    output: Annotated[Path | None, typer.Option(help="Another folder for the adapter.", metavar="DIR")] = None,
+    licence: Annotated[str, typer.Option(help="Of the data, for the card.", metavar="TEXT")] = "other",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that the check finds unusable.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Scans a step.")] = 3,
+    accumulate: Annotated[int, typer.Option(min=1, help="Steps before the weights change.")] = 1,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third slower.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of this name.")] = False,
+) -> None:
+    """Train an adapter on your own cases: checked, split by patient, the best pass kept, measured, with a card."""
+    from medfm.cli import show
+    from medfm.data.check import check
+    from medfm.train.finetune import finetune as run
+    from medfm.train.finetune import own_recipe, places
+
+    folder, work = places(name, output)
+    found = check(data)
+    show_problems(found)
+    recipe = own_recipe(
+        data, found, task=task.value, adapter=adapter, hold=hold, minutes=minutes, passes=passes, skip_bad=skip_bad,
+        limit=limit, batch=batch, accumulate=accumulate, checkpointing=checkpointing,
+    )  # fmt: skip
+    costs: list[Cost] = []
+
+    def announce(objective: Any) -> None:
+        from medfm.train.finetune import cost
+
+        costs.append(cost(objective))
+        show.note(_announced(costs[0], minutes, passes))
+
+    run(recipe, folder=folder, run=work, resume=resume, before=announce)
+    if costs:  # the first of several processes
+        words = [Path(word).name if word == data else word for word in sys.argv[1:]]  # no path in the card
+        _measure(folder, work, costs[0], adapter=adapter, task=task, licence=licence, found=found, words=words)
+        show.note(f"written: {folder}; try it: medfm ask SCAN --adapter {name if output is None else folder}")
+
+
+def _announced(costs: Cost, minutes: float, passes: int) -> str:
+    whole = costs.seconds * costs.steps / 60
+    most = f"at most {minutes:g} minutes" if minutes else f"at most {passes * whole:.0f} minutes"
+    return (
+        f"{costs.train_cases} scans to learn from ({costs.volumes} volumes), {costs.held_cases} held out\n"
+        f"{costs.trainable / 1e6:.2f} of {costs.total / 1e6:.0f} million parameters are trained\n"
+        f"about {costs.gigabytes:.1f} GB of memory; {costs.seconds:.1f} s a step, {costs.steps} steps and {whole:.1f} "
+        f"minutes a pass, {passes} passes at most, {most}"
+    )
+
+
+def _measure(
+    folder: Path, work: Path, costs: Cost, *, adapter: str, task: Task, licence: str, found: Checked, words: list[str]
+) -> None:
+    """Figures on the held-out questions, of the parent too, and the card."""
+    import json
+
+    import medfm
+    from medfm.evaluate import evaluate_vqa
+    from medfm.evaluate.card import Made, write_card
+
+    log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    about = json.loads((folder / "medfm.json").read_text())
+    metrics = before = None
+    if (held := work / "held.jsonl").stat().st_size:
+        before = evaluate_vqa(medfm.load(adapter), held, output=work / "before")
+        metrics = evaluate_vqa(medfm.load(folder), held, output=work / "after")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    from medfm.assets import adapter_folder, hub_id
+
+    made = Made(
+        task=task.value, parent=adapter_folder(adapter).name, base=hub_id(about["language"]), licence=licence,
+        command=shlex.join(["medfm", *words]), train_cases=costs.train_cases, held_cases=costs.held_cases,
+        volumes=costs.volumes, patients=found.patients, left_out=len(found.bad), passes=len(log),
+        score=max(entry.get("score", 0.0) for entry in log),
+    )  # fmt: skip
+    write_card(folder, made, metrics=metrics, before=before)
+    if metrics is not None:
+        from medfm.cli.show import evaluation
+
+        evaluation(metrics, work / "after")
+
+
+Name = Annotated[str, typer.Argument(help="A name from `medfm models`, or a folder.", metavar="NAME")]
+
+
+@_adapter.command("merge")
+def merge(
+    name: Name,
+    output: Annotated[Path, typer.Option(help="Folder for the whole model.", metavar="DIR")],
+) -> None:
+    """Write the adapter as a model of its own: language model with the LoRA merged in, whole eye, nothing to fetch."""
+    from medfm.cli import show
+    from medfm.errors import ConfigError
+
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty; choose another folder")
+    from medfm.model import load, save_merged
+
+    with show.waiting("merging"):
+        save_merged(load(name), output)
+    show.note(f"written: {output}; use it as any adapter: medfm ask SCAN --adapter {output}")
+
+
+@_adapter.command("remove")
+def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete an adapter of your own, with its run."""
+    from medfm import assets
+    from medfm.cli import show
+    from medfm.errors import UnknownName
+
+    folder = next((f for f in assets.own_adapters() if f.name == name), None)
+    if folder is None:
+        names = ", ".join(f.name for f in assets.own_adapters()) or "none"
+        raise UnknownName(f"you have no adapter named {name!r}; yours are: {names}")
+    if not yes:
+        typer.confirm(f"Delete {folder} and what is left of its run?", abort=True)
+    for place in (folder, assets.home_dir() / "runs" / name):
+        shutil.rmtree(place, ignore_errors=True)
+    show.note(f"removed: {name}")

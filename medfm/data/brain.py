@@ -1,0 +1,201 @@
+"""Label maps of whole heads as an endless source of brain MR: which structures there are, and samples to train on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medfm.errors import ConfigError, ScanError
+from medfm.image import synthesis
+from medfm.scan import Scan
+
+__all__ = ["LESION", "MAIN", "STRUCTURES", "Head", "apart", "plant", "random_voxel", "read_heads", "value_names"]
+
+# What is told apart, with FreeSurfer's numbers: one of the midline, or left and right.
+STRUCTURES: dict[str, tuple[int, ...]] = {
+    "cerebrospinal fluid": (24,), "third ventricle": (14,), "fourth ventricle": (15,), "brain stem": (16,),
+    "cerebral white matter": (2, 41), "cerebral cortex": (3, 42), "lateral ventricle": (4, 43),
+    "cerebellar white matter": (7, 46), "cerebellar cortex": (8, 47), "thalamus": (10, 49), "caudate": (11, 50),
+    "putamen": (12, 51), "pallidum": (13, 52), "hippocampus": (17, 53), "amygdala": (18, 54), "accumbens": (26, 58),
+    "ventral diencephalon": (28, 60),
+}  # fmt: skip
+# Those that SynthSeg's paper reports (Billot et al. 2023), so that figures can be set side by side.
+MAIN = (
+    "cerebral white matter", "cerebral cortex", "lateral ventricle", "cerebellar white matter", "cerebellar cortex",
+    "thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "brain stem",
+)  # fmt: skip
+LESION = 99  # the mask value of a planted lesion
+_PLACE = {"left": (2, 3), "right": (41, 42)}  # where lesions lie: white matter and cortex of one hemisphere
+# Painted on their own, but part of a structure: inferior horns and plexus, white matter lesions, small vessels.
+_PART_OF = {5: 4, 44: 43, 136: 4, 137: 4, 163: 43, 164: 43, 25: 2, 57: 41, 30: 2, 62: 41}
+_PAIRS = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26,
+          60: 28, 62: 30, 163: 136, 164: 137}  # fmt: skip
+# (grey matter, white matter, fluid) in what a voxel of each label looks like
+_GREY = {
+    2: (0, 1, 0), 7: (0, 1, 0), 85: (0, 1, 0), 16: (0.25, 0.75, 0), 28: (0.35, 0.65, 0), 13: (0.35, 0.65, 0),
+    10: (0.65, 0.35, 0), 11: (0.95, 0.05, 0), 12: (0.9, 0.1, 0), 26: (0.95, 0.05, 0), 17: (1, 0, 0), 18: (1, 0, 0),
+    3: (1, 0, 0), 8: (1, 0, 0), 4: (0, 0, 1), 5: (0, 0, 1), 14: (0, 0, 1), 15: (0, 0, 1), 24: (0, 0, 1), 72: (0, 0, 1),
+}  # fmt: skip
+_BRAIN = sorted({v for values in STRUCTURES.values() for v in values} - {24})
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One person's label map in compact numbers, cut to the head.
+
+    labels: (D, H, W) uint8, W to the Right, H to Anterior, D to Superior. values: (L,) FreeSurfer number of each
+    compact label. spacing: mm along D, H, W. centre: voxel index of the middle of the brain.
+    """
+
+    labels: Tensor
+    values: Tensor
+    spacing: tuple[float, float, float]
+    centre: tuple[float, float, float]
+    name: str
+
+    @classmethod
+    def read(cls, path: Path) -> Head:
+        """Read a label map with FreeSurfer's numbers, in any orientation. Raises ScanError when it is none."""
+        scan = Scan.read(path)
+        raw = np.ascontiguousarray(scan.data[0]).astype(np.int32)
+        counts = np.bincount(raw.ravel(), minlength=42) if raw.min() >= 0 else np.zeros(42)
+        if scan.frame != "patient" or not counts[2] or not counts[41]:
+            raise ScanError(f"{path.name} is no label map of a head: FreeSurfer's labels 2 and 41 are needed in it.")
+        values = torch.from_numpy(np.flatnonzero(counts))
+        compact = np.zeros(len(counts), dtype=np.uint8)
+        compact[values] = np.arange(len(values))
+        labels = torch.from_numpy(compact[raw])
+        brain = torch.isin(values, torch.tensor(_BRAIN))[labels.long()].nonzero()
+        head = labels.nonzero()
+        low, high = head.amin(0), head.amax(0) + 1
+        middle = (brain.amin(0) + brain.amax(0)) / 2 - low
+        window = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        w, h, d = scan.spacing
+        name = path.name.split(".")[0]
+        a, b, c = middle.tolist()
+        return cls(labels[window].contiguous(), values, (d, h, w), (a, b, c), name)
+
+    def looks(self) -> tuple[Tensor, Tensor]:
+        """For `random_contrast`, with one row more, at the end, for a planted lesion."""
+        numbers = [_PAIRS.get(v, v) for v in self.values.tolist()]
+        order = {v: i for i, v in enumerate(dict.fromkeys([*numbers, -1]))}
+        unknown = (float("nan"),) * 3
+        grey = torch.tensor([_GREY.get(v, unknown) for v in [*numbers, -1]])
+        return torch.tensor([order[v] for v in [*numbers, -1]]), grey
+
+    def targets(self) -> Tensor:
+        """The mask value of each compact label (L,) uint8; 0 for what is not told apart."""
+        known = set(_BRAIN) | {24}
+        values = [_PART_OF.get(v, v) for v in self.values.tolist()]
+        return torch.tensor([v if v in known else 0 for v in values], dtype=torch.uint8)
+
+    def sample(
+        self, shape: Sequence[int], *, spacing: float, generator: torch.Generator, shift: float = 8.0,
+        lesion: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """One training pair on a window around the brain: image (D, H, W) in [0, 1], mask values (D, H, W) uint8.
+
+        The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
+        shift: mm that the window may lie off the brain's middle. lesion: share of the pairs that get one planted.
+        """
+        size = (spacing,) * 3
+        points = synthesis.random_points(shape, spacing=size, generator=generator, shift=shift)
+        swap = bool(torch.rand((), generator=generator) < 0.5)
+        if swap:
+            points[..., 2].neg_()
+        labels = synthesis.sample_labels(self.labels, points, spacing=self.spacing, centre=self.centre)
+        targets = _exchanged(self.targets()) if swap else self.targets()
+        means, deviations = synthesis.random_contrast(*self.looks(), generator=generator)
+        if torch.rand((), generator=generator) < 0.12:  # a brain without its head, as after skull stripping
+            kept = targets > 0
+            if torch.rand((), generator=generator) < 0.5:
+                kept = kept & (targets != 24)
+            means[:-1], deviations[:-1] = means[:-1] * kept, deviations[:-1] * kept
+        mask = targets[labels.long()]
+        if torch.rand((), generator=generator) < lesion:
+            planted, _ = plant(mask, 1, (0.5, 20.0), size, generator)
+            host = [self.values.tolist().index(value) for value in _PLACE["left"]]
+            means[-1] = apart(means[host], generator)
+            labels, mask = labels.masked_fill(planted > 0, len(self.values)), mask.masked_fill(planted > 0, LESION)
+        image = synthesis.paint(labels, means, deviations, generator=generator)
+        image *= synthesis.bias_field(shape, generator=generator)
+        voxel = random_voxel(generator, low=1.0, high=3.0)
+        coarse = synthesis.acquire(image, spacing=size, target=voxel, generator=generator)
+        image = torch.nn.functional.interpolate(
+            coarse[None, None], list(shape), mode="trilinear", align_corners=False
+        )[0, 0]  # fmt: skip
+        gamma = torch.exp(0.4 * torch.randn((), generator=generator))
+        return synthesis.normalise(image).pow_(gamma), mask
+
+
+def read_heads(paths: Sequence[str]) -> list[Head]:
+    """Read label maps. Raises ConfigError when there are none, ScanError for one that cannot be used."""
+    if not paths:
+        raise ConfigError("found no label maps; give their files, say data.train=[subject_01.nii.gz, ...]")
+    return [Head.read(Path(path)) for path in paths]
+
+
+def value_names() -> dict[int, str]:
+    """Mask value -> name, "left hippocampus" or "brain stem"."""
+    names = {}
+    for name, values in STRUCTURES.items():
+        for index, value in enumerate(values):
+            names[value] = name if len(values) == 1 else f"{('left', 'right')[index]} {name}"
+    return names
+
+
+def random_voxel(generator: torch.Generator, *, low: float, high: float) -> list[float]:
+    """Voxel size in mm of a random protocol: slices of `low` to `high` along any axis, finer within the slice."""
+    thick = low + (high - low) * torch.rand((), generator=generator).item()
+    fine = low + (min(thick, low * 1.5) - low) * torch.rand((), generator=generator).item()
+    voxel = [fine] * 3
+    voxel[int(torch.randint(3, (), generator=generator))] = thick
+    return voxel
+
+
+def plant(
+    structures: Tensor, count: int, volumes: tuple[float, float], spacing: Sequence[float], generator: torch.Generator
+) -> tuple[Tensor, list[str]]:
+    """Up to `count` lesions of `volumes` ml (drawn in the logarithm) as values 1, 2, ... on the grid of mask values
+    `structures`, each in white matter and cortex of one hemisphere, and the side of each."""
+    planted, sides = torch.zeros_like(structures), []
+    low, high = math.log(volumes[0]), math.log(volumes[1])
+    for number in range(1, count + 1):
+        side = ("left", "right")[int(torch.randint(2, (), generator=generator))]
+        inside = torch.isin(structures, torch.tensor(_PLACE[side], dtype=torch.uint8)) & (planted == 0)
+        volume = math.exp(low + (high - low) * torch.rand((), generator=generator).item())
+        if inside.sum() * math.prod(spacing) < 2000 * volume:  # hardly any of this hemisphere is in the window
+            continue
+        planted[synthesis.blob(inside, spacing=spacing, volume=volume, generator=generator)] = number
+        sides.append(side)
+    return planted, sides
+
+
+def apart(hosts: Tensor, generator: torch.Generator, *, gap: float = 0.15) -> float:
+    """A brightness in 0 to 1 at least `gap` away from each of `hosts`, all such being equally likely."""
+    taken = sorted((max(0.0, h - gap), min(1.0, h + gap)) for h in hosts.tolist())
+    free, reach = [], 0.0
+    for start, end in [*taken, (1.0, 1.0)]:
+        if start > reach:
+            free.append((reach, start))
+        reach = max(reach, end)
+    at = torch.rand((), generator=generator).item() * sum(b - a for a, b in free)
+    for a, b in free:
+        if at <= b - a:
+            return a + at
+        at -= b - a
+    return free[-1][1]
+
+
+def _exchanged(targets: Tensor) -> Tensor:
+    """The mask values with left and right exchanged."""
+    swap = torch.arange(256, dtype=torch.uint8)
+    for values in STRUCTURES.values():
+        swap[list(values)] = torch.tensor(values[::-1], dtype=torch.uint8)
+    return swap[targets.long()]
