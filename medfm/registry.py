@@ -17,11 +17,21 @@ _PARTS: dict[str, dict[str, str]] = {
         "hub": "medfm.encoders.hub:HubEncoder",
         "conv": "medfm.encoders.conv:ConvEncoder",
         "shared": "medfm.encoders.shared:SharedEncoder",
+        "stack": "medfm.encoders.stack:StackEncoder",
     },
     "heads": {
         "structures": "medfm.heads.structures:StructureHead",
         "segment": "medfm.heads.segment:SegmentHead",
         "register": "medfm.heads.register:FlowHead",
+        "direct": "medfm.heads.reconstruct:Direct",
+        "wavelet": "medfm.heads.reconstruct:Wavelet",
+        "unrolled": "medfm.heads.reconstruct:Unrolled",
+        "admm": "medfm.heads.admm:ADMM",
+    },
+    "physics": {
+        "mri": "medfm.physics.acquire:MRAcquisition",
+        "ct": "medfm.physics.acquire:CTAcquisition",
+        "degraded": "medfm.physics.acquire:Degraded",
     },
     "objectives": {
         "grounded": "medfm.objectives.grounded:Grounded",
@@ -31,6 +41,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "supervised": "medfm.objectives.supervised:Supervised",
         "painted": "medfm.objectives.painted:Painted",
         "registration": "medfm.objectives.registration:Registration",
+        "reconstruction": "medfm.objectives.reconstruction:Reconstruction",
     },
 }
 

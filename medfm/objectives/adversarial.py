@@ -1,0 +1,87 @@
+"""The other player: a critic that tells real pictures from made ones, and likeness as an ImageNet network sees it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from medfm import assets
+from medfm.encoders.hybrid import HybridEncoder
+from medfm.nn.critic import Critic, gradient_penalty
+from medfm.nn.slices import fold
+
+__all__ = ["Adversary", "Perceptual"]
+
+
+class Adversary(nn.Module):
+    """A Wasserstein critic with gradient penalty (Gulrajani et al. 2017), as WGAN-VGG uses it.
+
+    It has an optimiser of its own and takes `steps` steps before each of the generator's, on one process. Its weights
+    are in the run's checkpoints, its optimiser's moments are not: a resumed run gathers them anew.
+
+    Args:
+        patch, width, dense: see `Critic`. weight: of the score in the generator's loss. penalty: of the gradient.
+        steps: of the critic for one of the generator. rate: of its Adam (betas 0.5 and 0.9).
+    """
+
+    def __init__(
+        self, *, patch: int = 64, width: int = 16, dense: int = 64, weight: float = 1e-3, penalty: float = 10.0,
+        steps: int = 4, rate: float = 1e-4,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.critic = Critic(patch=patch, width=width, dense=dense)
+        self.weight, self.penalty, self.steps = weight, penalty, steps
+        self.descent = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=(0.5, 0.9))
+
+    @torch.enable_grad()
+    def learn(self, real: Tensor, made: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`steps` steps on half the batch each. Returns the distance it sees and the norm of its gradient."""
+        self.critic.requires_grad_(True)
+        for _ in range(self.steps):
+            chosen = torch.randperm(len(real), generator=generator)[: max(1, len(real) // 2)]
+            a, b = real[chosen], made[chosen]
+            share = torch.rand(len(a), 1, 1, 1, 1, generator=generator)
+            penalty, norm = gradient_penalty(self.critic, a, b, share)
+            distance = self.critic(a).mean() - self.critic(b).mean()
+            self.descent.zero_grad()
+            (self.penalty * penalty - distance).backward()
+            self.descent.step()
+        self.critic.requires_grad_(False)  # the generator's step leaves it alone
+        return {"distance": distance.detach(), "norm": norm}
+
+    def forward(self, made: Tensor) -> Tensor:
+        """What the generator adds to its loss."""
+        score: Tensor = -self.weight * self.critic(made).mean()
+        return score
+
+
+class Perceptual(nn.Module):
+    """Mean squared difference of the features that ImageNet taught EfficientNet-Lite2, levels of stride 2 and 4.
+
+    It stands in for the VGG-19 of WGAN-VGG, whose weights do not come with a package registry; the level is finer than
+    VGG's last, for the patches are small. Pictures (B, 1, D, H, W) of which [0, 2] are shown as black to white (CT in
+    units of water).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eye = HybridEncoder(width=96, depth=0, heads=4)
+        self.eye.load_imagenet(load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors"))
+        self.eye.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Perceptual:
+        """It judges and does not learn: always as in evaluation."""
+        return super().train(False)
+
+    def forward(self, x: Tensor, truth: Tensor) -> Tensor:
+        """The difference as a share of the truth's own features, a scalar."""
+        seen, true = (self._features(part) for part in (x, truth))
+        shares = [F.mse_loss(a, b) / b.square().mean() for a, b in zip(seen, true, strict=True)]
+        return torch.stack(shares).mean()
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """Enlarged twofold, so that the finest level has a cell for each pixel."""
+        flat = F.interpolate((fold(x) / 2).clamp(0, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.eye(flat[:, :, None].expand(-1, 3, -1, -1, -1))[:2]

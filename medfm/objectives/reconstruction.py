@@ -1,0 +1,197 @@
+"""Pictures against the data a scanner would have measured of them: simulate, reconstruct, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfm.data.batches import Batches
+from medfm.data.slices import SliceCase, both_slices
+from medfm.objectives.adversarial import Adversary, Perceptual
+from medfm.physics.acquire import Measured
+from medfm.physics.linear import residual
+from medfm.reconstructor import Reconstructor
+
+__all__ = ["Reconstruction", "fidelity", "gradient_difference", "measure"]
+
+
+class Reconstruction(nn.Module):
+    """Trains a `Reconstructor` on slices that are measured anew each time, with new noise and new sampling.
+
+    Args:
+        model: `head` and `encoder` nodes. physics: what is simulated; see `medfm.physics.acquire`.
+        data: see `medfm.data.slices.both_slices`. depth: slices of a slab, for 3D.
+        batch: slices a step. crops, patch: heads that do not look at the data learn from so many square patches of each
+            slice, `patch` pixels wide; the slice is measured whole. 0: whole slices.
+        mse, l1: weights of the squared and the absolute error of the last stage. deep: of the mean squared error of
+            the stages before it. gradient: of the absolute error of the gradients (TSMLSRNet's second stage).
+        perceptual: {"weight"}: of `Perceptual`. adversarial: arguments of `Adversary`: WGAN-VGG.
+        checked: held-out slices looked at after a pass.
+    """
+
+    def __init__(
+        self, *, model: dict[str, Any], physics: dict[str, Any], data: dict[str, Any], depth: int = 1, batch: int = 4,
+        crops: int = 0, patch: int = 64, mse: float = 1.0, l1: float = 0.0, deep: float = 0.0, gradient: float = 0.0,
+        perceptual: dict[str, Any] | None = None, adversarial: dict[str, Any] | None = None, checked: int = 16,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.network = Reconstructor(head=model["head"], encoder=model.get("encoder"), physics=physics)
+        self.cases, self.held = both_slices(data, hounsfield=self.network.hounsfield, depth=depth)
+        self.network.about.update(_about(data, self.cases, self.held))
+        self.crops, self.patch, self.checked = crops, patch, checked
+        self.mse, self.l1, self.deep, self.gradient = mse, l1, deep, gradient
+        self.perceptual = Perceptual() if perceptual else None
+        self.likeness = (perceptual or {}).get("weight", 0.1)
+        self.adversary = Adversary(patch=patch, **adversarial) if adversarial else None
+        self.batches = Batches([0] * len(self.cases), batch, seed=seed)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """image (B, 1, D, S, S), mirrored at random; pixel (B,) mm; thickness (B,) mm; draw: a seed for the physics."""
+        generator = self.batches.generator(indices)
+        cases = [self.cases[i] for i in indices]
+        images = []
+        for case in cases:
+            axes = [a for a in (2, 3) if torch.rand((), generator=generator) < 0.5]
+            images.append(case.image.flip(axes) if axes else case.image)
+        return {
+            "image": torch.stack(images),
+            "pixel": torch.tensor([c.pixel for c in cases]),
+            "thickness": torch.tensor([c.thickness for c in cases]),
+            "draw": torch.randint(2**31, (), generator=generator),
+        }
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(int(batch["draw"]))
+        with torch.no_grad():
+            m = measure(self.network, batch["image"], generator, pixel=float(batch["pixel"][0]))
+            start = m.operator.start(m.y)
+            scale = self.network.scale(start)
+        spacing = torch.stack([batch["thickness"], batch["pixel"], batch["pixel"]], 1)
+        truth = m.x
+        if self.crops and not self.network.data and start.shape == truth.shape:
+            start, truth, scale, spacing = self._cropped(start, truth, scale, spacing, generator)
+            stages = self.network(start, spacing=spacing, scale=scale)
+        else:
+            stages = self.network(start, m.y, m.operator, spacing, scale=scale)
+        found = [stage / scale for stage in stages]
+        truth = truth / scale
+        parts = {"mse": (found[-1] - truth).abs().square().mean()}
+        loss = self.mse * parts["mse"]
+        if self.l1:
+            loss = loss + self.l1 * (found[-1] - truth).abs().mean()
+        if self.deep and len(found) > 1:
+            earlier = [(stage - truth).abs().square().mean() for stage in found[:-1]]
+            loss = loss + self.deep * torch.stack(earlier).mean()
+        if self.gradient:
+            loss = loss + self.gradient * gradient_difference(found[-1], truth)
+        if self.perceptual is not None:
+            parts["likeness"] = self.perceptual(found[-1], truth)
+            loss = loss + self.likeness * parts["likeness"]
+        if self.adversary is not None:
+            if self.training:
+                parts |= self.adversary.learn(truth, found[-1].detach(), generator)
+            loss = loss + self.adversary(found[-1])
+        return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+    def _cropped(
+        self, start: Tensor, truth: Tensor, scale: Tensor, spacing: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`crops` patches of each slice, start and truth at the same places; those with tissue in them, if they can."""
+        side = min(self.patch, start.shape[-1])
+        a, b, units, mm = [], [], [], []
+        for case in range(len(start)):
+            for _ in range(self.crops):
+                for _attempt in range(4):
+                    i, j = torch.randint(start.shape[-1] - side + 1, (2,), generator=generator).tolist()
+                    part = (slice(case, case + 1), ..., slice(i, i + side), slice(j, j + side))
+                    if truth[part].abs().mean() > 0.1:
+                        break
+                a.append(start[part])
+                b.append(truth[part])
+                units.append(scale[case : case + 1])
+                mm.append(spacing[case : case + 1])
+        return torch.cat(a), torch.cat(b), torch.cat(units), torch.cat(mm)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """PSNR in dB over held-out slices ("score"), that of the direct reconstruction ("start"), SSIM of both.
+
+        "residual" is the 95th percentile of what of the data the picture does not explain, for later warnings.
+        """
+        rows, gaps = [], []
+        step = max(1, len(self.held) // self.checked)
+        for number, case in enumerate(self.held[::step][: self.checked]):
+            m = measure(self.network, case.image[None], torch.Generator().manual_seed(number), pixel=case.pixel)
+            start = m.operator.start(m.y)
+            spacing = torch.tensor([[case.thickness, case.pixel, case.pixel]])
+            found = self.network(start, m.y, m.operator, spacing)[-1]
+            rows.append([*fidelity(found, m.x, ct=self.network.hounsfield), *_first(start, m, self.network)])
+            gaps.append(residual(m.operator, found, m.y))
+        psnr, ssim, before, plain = torch.tensor(rows).mean(0).tolist()
+        self.network.about["residual"] = round(float(torch.cat(gaps).quantile(0.95)), 5)
+        return {"score": psnr, "ssim": ssim, "start": before, "start_ssim": plain}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """All that learns, at one rate; the adversary learns by itself."""
+        return [{"params": [p for p in self.network.parameters() if p.requires_grad], "lr": rate}]
+
+    def save(self, folder: Path) -> None:
+        """A folder for `medfm.reconstructor.load_reconstructor`."""
+        self.network.save(folder)
+
+
+def measure(network: Reconstructor, image: Tensor, generator: torch.Generator, *, pixel: float) -> Measured:
+    """What the network's acquisition measures of image (B, 1, D, H, W)."""
+    measured: Measured = network.acquisition(image, generator, pixel=pixel)
+    return measured
+
+
+def gradient_difference(x: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute difference of the differences along H and W."""
+    gaps = [(x.diff(dim=axis) - truth.diff(dim=axis)).abs().mean() for axis in (-2, -1)]
+    return torch.stack(gaps).mean()
+
+
+def fidelity(x: Tensor, truth: Tensor, *, ct: bool) -> tuple[float, float]:
+    """PSNR in dB and SSIM of the moduli, coils combined; (1, C, D, H, W).
+
+    Of CT over a range of 2000 HU, clipped to -1000 to 1000; of the rest over [0, 1], the range of the scan.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    a, b = (_shown(part, ct=ct) for part in (x, truth))
+    error = (a - b).square().mean().clamp(min=1e-12)
+    ssim = structural_similarity_index_measure(a, b, data_range=1.0)
+    assert isinstance(ssim, Tensor)
+    return float(-10 * torch.log10(error)), float(ssim)
+
+
+def _shown(x: Tensor, *, ct: bool) -> Tensor:
+    """(B, C, D, H, W) -> slices (B D, 1, H, W) of which 1 is the range."""
+    if ct:
+        x = x.clamp(0, 2) / 2
+    else:
+        x = x.abs().square().sum(1, keepdim=True).sqrt() if x.is_complex() or x.shape[1] > 1 else x.abs()
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _first(start: Tensor, m: Measured, network: Reconstructor) -> tuple[float, float]:
+    if start.shape != m.x.shape:
+        start = F.interpolate(start, m.x.shape[2:], mode="trilinear", align_corners=False)
+    return fidelity(start, m.x, ct=network.hounsfield)
+
+
+def _about(data: dict[str, Any], cases: list[SliceCase], held: list[SliceCase]) -> dict[str, Any]:
+    return {
+        "data": sorted({c.scan for c in cases}),
+        "trained on": len(cases),
+        "held out": sorted({c.name for c in held}),
+        "size": data.get("size", 128),
+        "plane": data.get("plane", "axial"),
+        "pixel mm": sorted({round(c.pixel, 3) for c in cases}),
+    }

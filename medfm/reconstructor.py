@@ -1,0 +1,139 @@
+"""Reconstructor: encoder + head + the acquisition it was trained for, as one folder; load and save."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medfm import assets, config
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.physics.acquire import CTAcquisition
+from medfm.physics.linear import Linear
+
+__all__ = ["Reconstructor", "load_reconstructor", "reconstructors"]
+
+
+class Reconstructor(nn.Module):
+    """The data of a scanner, or their direct reconstruction, to a better picture.
+
+    `medfm.json` of its folder holds kind: "reconstruct" and these arguments; `reconstruct.safetensors` the weights in
+    half precision, without those that a shared encoder brings along.
+
+    Args:
+        head: a node of configs (direct, wavelet, unrolled, admm). encoder: one, where the head takes it.
+        physics: the acquisition that training simulated.
+        about: what the model is and was trained on, for people; kept as it is.
+    """
+
+    def __init__(
+        self, *, head: dict[str, Any], physics: dict[str, Any], encoder: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.about = about or {}
+        self.settings = {"head": head, "physics": physics, "encoder": encoder, "about": self.about}
+        self.acquisition = config.build("physics", physics)
+        self.complex: bool = self.acquisition.complex
+        self.hounsfield = isinstance(self.acquisition, CTAcquisition)
+        channels = self.acquisition.channels * (2 if self.complex else 1)
+        given = {} if encoder is None else {"encoder": encoder}
+        self.head = config.build("heads", head, channels=channels, ct=self.hounsfield, **given)
+        self.name = ""
+
+    @property
+    def data(self) -> bool:
+        """Whether it needs the data themselves, not only a picture."""
+        return bool(self.head.data)
+
+    def scale(self, start: Tensor) -> Tensor:
+        """(B, 1, 1, 1, 1): what is taken as 1; CT has its own unit, the rest the 99.5th percentile of the modulus."""
+        if self.hounsfield:
+            return start.new_ones(len(start), 1, 1, 1, 1)
+        top = torch.quantile(start.detach().abs().flatten(1)[:, :: 1 + start[0].numel() // 2**22], 0.995, dim=1)
+        return top.clamp(min=1e-12).view(-1, 1, 1, 1, 1)
+
+    def forward(
+        self, start: Tensor, y: Tensor | None = None, operator: Linear | None = None, spacing: Tensor | None = None, *,
+        scale: Tensor | None = None,
+    ) -> list[Tensor]:  # fmt: skip
+        """start: the direct reconstruction (B, C, D, H, W), complex for MR, in units of water for CT.
+
+        y, operator: the data and how they were measured, for heads that look at them. spacing: (B, 3) mm. scale: see
+        there; given for patches, whose pictures are larger. Returns a picture a stage, the last the best.
+        """
+        unit = self.scale(start) if scale is None else scale
+        stages = self.head(start / unit, None if y is None else y / unit, operator, spacing)
+        return [stage * unit for stage in stages]
+
+    @torch.inference_mode()
+    def reconstruct(
+        self, start: Tensor, y: Tensor | None = None, operator: Linear | None = None, spacing: Tensor | None = None, *,
+        samples: int = 0,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """The picture, and where `samples` are asked for, the deviation of so many with dropout left on.
+
+        Raises ValueError for samples of a network without dropout.
+        """
+        self.eval()
+        best = self(start, y, operator, spacing)[-1]
+        if not samples:
+            return best, None
+        drops = [m for m in self.modules() if isinstance(m, nn.Dropout | nn.Dropout2d | nn.Dropout3d)]
+        if not drops:
+            raise ValueError("the network was trained without dropout (encoder.drop); give several models instead")
+        for module in drops:
+            module.train()
+        drawn = torch.stack([self(start, y, operator, spacing)[-1].abs() for _ in range(samples)])
+        self.eval()
+        return best, drawn.std(0)
+
+    def save(self, folder: Path) -> None:
+        """Write `medfm.json` and `reconstruct.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = self._kept()
+        tensors = {n: t.contiguous() for n, t in self.state_dict().items() if n not in kept}
+        save_file({n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}, folder / _FILE)
+        (folder / "medfm.json").write_text(json.dumps({"kind": "reconstruct", **self.settings}, indent=1) + "\n")
+
+    def _kept(self) -> set[str]:
+        """Tensors that come with a shipped adapter."""
+        return {
+            f"{prefix}.{name}" for prefix, part in self.named_modules() if hasattr(part, "kept") for name in part.kept()
+        }
+
+
+_FILE = "reconstruct.safetensors"
+
+
+def load_reconstructor(name: str | Path, *, device: str = "cpu") -> Reconstructor:
+    """Load a reconstruction model by name, or a folder that training left.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
+    """
+    folder = assets.adapter_folder(name)
+    settings = json.loads((folder / "medfm.json").read_text())
+    if (kind := settings.pop("kind", "answers")) != "reconstruct":
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'reconstruct'. "
+            f"Here are: {', '.join(reconstructors()) or 'none'}"
+        )
+    model = Reconstructor(**settings)
+    tensors = load_file(folder / _FILE)
+    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    missing, unknown = model.load_state_dict(floats, strict=False)
+    if wrong := sorted([*unknown, *(set(missing) - model._kept())]):
+        raise AdapterMismatch(f"{folder.name}: medfm.json and {_FILE} do not fit each other: {wrong[:3]}")
+    model.name = folder.name
+    return model.eval().to(device)
+
+
+def reconstructors() -> list[str]:
+    """Names of the shipped reconstruction models."""
+    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
+    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "reconstruct"]
