@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medfm.model import load
-    from medfm.predict import ask, ask_many, register, report, segment, stream
+    from medfm.predict import ask, ask_many, denoise, reconstruct, register, report, segment, stream
+    from medfm.reconstructor import load_reconstructor
     from medfm.registrar import load_registrar
-    from medfm.scan import Scan
+    from medfm.scan import RawData, Scan
     from medfm.segmenter import load_segmenter
 
     __version__: str
 
 __all__ = [
+    "RawData",
     "Scan",
     "__version__",
     "ask",
     "ask_many",
+    "denoise",
     "load",
+    "load_reconstructor",
     "load_registrar",
     "load_segmenter",
+    "reconstruct",
     "register",
     "report",
     "segment",
@@ -30,12 +35,16 @@ __all__ = [
 
 # `import medfm` must cost milliseconds: torch and the readers arrive with the first name that needs them.
 _HOMES = {
+    "RawData": "medfm.scan",
     "Scan": "medfm.scan",
     "ask": "medfm.predict",
     "ask_many": "medfm.predict",
+    "denoise": "medfm.predict",
     "load": "medfm.model",
+    "load_reconstructor": "medfm.reconstructor",
     "load_registrar": "medfm.registrar",
     "load_segmenter": "medfm.segmenter",
+    "reconstruct": "medfm.predict",
     "register": "medfm.predict",
     "report": "medfm.predict",
     "segment": "medfm.predict",

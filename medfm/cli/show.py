@@ -27,6 +27,7 @@ __all__ = [
     "disclaimer",
     "evaluation",
     "failure",
+    "fidelity",
     "findings",
     "note",
     "overlap",
@@ -128,6 +129,14 @@ def alignments(metrics: dict[str, Any], output: Path) -> None:
     from medfm.evaluate.register import alignment_table
 
     _err().print(alignment_table(metrics))
+    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+
+
+def fidelity(metrics: dict[str, Any], output: Path) -> None:
+    """The figures of a reconstruction as a table, and where they lie."""
+    from medfm.evaluate.reconstruct import fidelity_table
+
+    _err().print(fidelity_table(metrics))
     note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 

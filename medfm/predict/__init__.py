@@ -2,8 +2,21 @@
 
 from medfm.predict.answering import ask, ask_many, stream
 from medfm.predict.outlining import outline
+from medfm.predict.reconstructing import denoise, reconstruct
 from medfm.predict.registering import likeness, register
 from medfm.predict.reporting import report
 from medfm.predict.segmenting import segment, volumes
 
-__all__ = ["ask", "ask_many", "likeness", "outline", "register", "report", "segment", "stream", "volumes"]
+__all__ = [
+    "ask",
+    "ask_many",
+    "denoise",
+    "likeness",
+    "outline",
+    "reconstruct",
+    "register",
+    "report",
+    "segment",
+    "stream",
+    "volumes",
+]

@@ -1,0 +1,119 @@
+"""`medfm reconstruct` and `medfm evaluate reconstruct`: raw data to pictures, and how near they come to the truth."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medfm.cli.app import app, evaluate
+
+if TYPE_CHECKING:
+    from medfm.scan import Reconstructed
+
+__all__ = ["evaluate_reconstruct", "reconstruct"]
+
+
+class How(StrEnum):
+    """Reconstructions that need no training."""
+
+    direct = "direct"
+    sense = "sense"
+    grappa = "grappa"
+    wavelet = "wavelet"
+    tv = "tv"
+    bregman = "bregman"
+    least_squares = "least-squares"
+
+
+class Window(StrEnum):
+    """What tames the ramp of filtered back-projection."""
+
+    ramp = "ramp"
+    shepp_logan = "shepp-logan"
+    cosine = "cosine"
+    hann = "hann"
+
+
+Models = Annotated[list[str] | None, typer.Option("--model", help="A trained network; several: an ensemble.")]
+
+
+@app.command()
+def reconstruct(
+    file: Annotated[Path, typer.Argument(help="fastMRI or ISMRMRD HDF5, NPY, NPZ; a scan with --denoise.")],
+    output: Annotated[Path, typer.Option(help="Folder for NIfTI, overview and figures.", metavar="DIR")],
+    model: Models = None,
+    method: Annotated[How | None, typer.Option(help="Without a network: how.")] = None,
+    denoise: Annotated[bool, typer.Option("--denoise", help="The file is a noisy picture, not raw data.")] = False,
+    sinogram: Annotated[bool, typer.Option("--sinogram", help="The NPY holds line integrals (cells, views).")] = False,
+    samples: Annotated[int, typer.Option(min=0, help="Dropout samples for the uncertainty.", metavar="N")] = 0,
+    window: Annotated[Window, typer.Option(help="Of filtered back-projection.")] = Window.hann,
+    pixel: Annotated[float, typer.Option(help="mm of a sinogram's pixels, where the file does not say.")] = 1.0,
+    spacing: Annotated[str | None, typer.Option(help="mm of k-space's voxels, W,H,D.", metavar="MM,MM,MM")] = None,
+) -> None:
+    """Make a picture of raw data, or a better one of a noisy picture, and say how far it can be believed."""
+    from medfm.cli import show
+    from medfm.export.reconstruction import save_reconstruction
+
+    with show.waiting("reconstructing"):
+        result = _made(file, model or [], method, denoise, sinogram, samples, window, pixel, spacing)
+    about = save_reconstruction(result, output)
+    typer.echo(f"method\t{about['method']}")
+    for key, words in (("start_residual", "data left over, start"), ("residual", "data left over")):
+        if about[key] is not None:
+            typer.echo(f"{words}\t{about[key]:.2%}")
+    if about["filled"] is not None:
+        typer.echo(f"energy not measured\t{about['filled']:.2%}")
+    for warning in about["warnings"]:
+        show.note(f"warning: {warning}")
+    show.note(f"written: {output}")
+    show.disclaimer()
+
+
+def _made(
+    file: Path, model: list[str], method: How | None, denoise: bool, sinogram: bool, samples: int, window: Window,
+    pixel: float, spacing: str | None,
+) -> Reconstructed:  # fmt: skip
+    import medfm
+
+    three = _three(spacing)
+    if denoise:
+        return medfm.denoise(
+            medfm.Scan.read(file), models=[medfm.load_reconstructor(m) for m in model], samples=samples
+        )
+    raw = medfm.RawData.read(file, sinogram=sinogram, pixel=pixel, spacing=three)
+    return medfm.reconstruct(
+        raw, models=[medfm.load_reconstructor(m) for m in model], method=method.value if method else None,
+        samples=samples, window=window.value,
+    )  # fmt: skip
+
+
+def _three(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        w, h, d = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--spacing {text}: expected three numbers, say 1.0,1.0,5.0") from None
+    return (w, h, d)
+
+
+@evaluate.command("reconstruct")
+def evaluate_reconstruct(
+    data: Annotated[list[Path], typer.Argument(help="Scans whose measurement is simulated.", metavar="SCAN...")],
+    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    model: Annotated[str, typer.Option(help="A reconstruction model by name, or a folder.", metavar="NAME")],
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only slices that were held out of the model's training.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only N slices, evenly spread.", metavar="N")] = None,
+) -> None:
+    """PSNR and SSIM of a network beside the direct and the best classical reconstruction of the same data."""
+    from medfm.cli import show
+    from medfm.evaluate.reconstruct import evaluate_reconstruct as run
+    from medfm.reconstructor import load_reconstructor
+
+    metrics = run(load_reconstructor(model), data, output=output, held_out=held_out, limit=limit)
+    show.fidelity(metrics, output)
