@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel
 import numpy as np
+import pytest
 
 ENCODER = {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}
 
@@ -68,6 +70,20 @@ def labelled_volumes(folder: Path, *, count: int = 6) -> Path:
     return folder
 
 
+def body(folder: Path) -> Path:
+    """A CT in HU, 96 slices of 24 x 24: nested cylinders with texture, each slice a little different."""
+    if not all(map(find_spec, ("deepinv", "sigpy"))):
+        pytest.skip("needs medfm[recon]")
+    generator, axes = np.random.default_rng(0), np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 2, indexing="ij"))
+    far = np.linalg.norm(axes * np.array([1.0, 1.2])[:, None, None], axis=0)[..., None] + np.linspace(0, 0.1, 96)
+    values = (far < 0.9) * 1.0 + (far < 0.6) * 0.3 - (far < 0.3) * 0.2
+    values = values * (1 + 0.1 * generator.normal(size=far.shape)) * 1000 - 1000
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "body.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0])), path)
+    return path
+
+
 def _questions(made: Made) -> list[str]:
     return [
         "objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}",
@@ -90,5 +106,9 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "supervised": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[24, 24, 24]",
         "objective.tile=[24, 24, 24]", "train.budget=0",
+    ],
+    "reconstruction": lambda made: [
+        f"data={{train: ['{body(made.folder)}'], hold: [0.3, 0.7], gap: 1, size: 40, every: 12}}",
+        "objective.checked=1", "objective.batch=1", "objective.perceptual=null", "train.budget=0",
     ],
 }  # fmt: skip

@@ -38,8 +38,8 @@ def evaluate_reconstruct(
     """Measure every slice, reconstruct it; write `output/cases.jsonl` and `output/metrics.json`, return the metrics.
 
     data: scans, read as the model's training read them. held_out: only slices that the model's folder lists as held
-    out of its training. limit: so many slices, evenly spread. The classical method is the best of its kind, its weight tuned
-    on every fifth slice itself, which favours it. Intervals draw blocks of neighbouring slices.
+    out of its training. limit: so many slices, evenly spread. The classical method is the best of its kind, its weight
+    tuned on every fifth of these very slices, which favours it. Intervals draw blocks of neighbouring slices.
 
     Raises DataError where no slice is left.
     """

@@ -47,7 +47,8 @@ class Reconstruction(nn.Module):
         self.mse, self.l1, self.deep, self.gradient = mse, l1, deep, gradient
         self.perceptual = Perceptual() if perceptual else None
         self.likeness = (perceptual or {}).get("weight", 0.1)
-        self.adversary = Adversary(patch=patch, **adversarial) if adversarial else None
+        side = min(patch, self.cases[0].image.shape[-1]) if crops else self.cases[0].image.shape[-1]
+        self.adversary = Adversary(patch=side, **adversarial) if adversarial else None
         self.batches = Batches([0] * len(self.cases), batch, seed=seed)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:

@@ -253,7 +253,7 @@ def _scan(x: Tensor, raw: RawData, *, difference: bool = False) -> Scan:
 
 
 def _like(scan: Scan, x: Tensor, ct: bool, *, shift: bool = False) -> Scan:
-    array = ((x[0] - shift) * 1000 if ct else x[0]).numpy().astype(np.float32)
+    array = ((x[0] - float(shift)) * 1000 if ct else x[0]).numpy().astype(np.float32)
     return replace(scan, data=array)
 
 

@@ -1,0 +1,321 @@
+"""Reconstruction networks: each published mechanism is there, files come back as they went, warnings say what is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_recipes import body
+from torch import Tensor
+
+import medfm
+from medfm.config import build
+from medfm.data.slices import both_slices
+from medfm.errors import AdapterMismatch, ConfigError, DataError, ScanError, UnknownName
+from medfm.heads.admm import ADMM, PiecewiseLinear, dct_filters, transfer
+from medfm.heads.reconstruct import Refiner, Unrolled
+from medfm.nn.complexes import ComplexConv, to_complex, to_real
+from medfm.nn.critic import Critic, gradient_penalty
+from medfm.physics.mri import Cartesian, fourier, inverse_fourier, sampling_mask
+from medfm.reconstructor import Reconstructor, load_reconstructor
+from medfm.scan import RawData
+
+CASCADE: dict[str, Any] = {
+    "encoder": {"name": "stack", "inputs": 2, "channels": [6, 6], "drop": 0.2},
+    "head": {"name": "unrolled", "cascades": 2},
+    "physics": {"name": "mri", "acceleration": 3},
+}
+PLAIN: dict[str, Any] = {
+    "encoder": {"name": "stack", "channels": [6]}, "head": {"name": "direct"}, "physics": {"name": "ct", "views": 30},
+}  # fmt: skip
+
+
+def sampled(size: tuple[int, int] = (32, 24)) -> tuple[Cartesian, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    operator = Cartesian(sampling_mask(size, acceleration=3, generator=generator)[None, None, None])
+    x = torch.randn(2, 1, 1, *size, dtype=torch.complex64, generator=generator)
+    return operator, x, operator.A(x)
+
+
+def test_a_cascade_keeps_what_was_measured_and_the_loop_without_data_does_not() -> None:
+    operator, _, y = sampled()
+    for consistency, kept in (("exact", True), ("none", False)):
+        torch.manual_seed(0)
+        head = Unrolled(encoder=CASCADE["encoder"], channels=2, cascades=2, consistency=consistency)  # type: ignore[arg-type]
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        left = (operator.A(head(operator.start(y), y, operator, None)[-1]) - y).abs().max()
+        assert bool(left < 1e-5) is kept
+
+
+def test_complex_convolution_is_complex() -> None:
+    layer = ComplexConv(2, 3, 4, (1, 3, 3), bias=False)
+    x = torch.randn(2, 3, 9, 8, dtype=torch.complex64)
+    kernel = torch.complex(layer.real, layer.imaginary)
+    expected = torch.nn.functional.conv2d(x, kernel, padding=1)
+    assert (to_complex(layer(to_real(x))) - expected).abs().max() < 1e-5
+    turned = to_complex(layer(to_real(x * 1j)))
+    assert (turned - 1j * expected).abs().max() < 1e-5
+
+
+def test_admm_net_starts_as_plain_admm() -> None:
+    """Against the textbook's three lines in numpy: x in closed form, soft threshold, multiplier."""
+    operator, _, y = sampled()
+    stages, rho, threshold = 4, 0.1, 0.02
+    net = ADMM(channels=2, stages=stages, penalty=rho, threshold=threshold)
+    for module in net.shrink:  # the threshold on the 101 points is a point: no rounding at the kink
+        assert isinstance(module, PiecewiseLinear) and float(module.values.detach()[0, 50]) == 0
+    found = net(operator.start(y), y, operator, None)[-1]
+    h = transfer(dct_filters(3), (32, 24))[0].numpy()
+    mask, k = operator.mask[0, 0, 0].numpy(), y[:, 0, 0].numpy()
+    z = b = np.zeros((2, 8, 32, 24), dtype=np.complex64)
+
+    def forward(a: np.ndarray) -> np.ndarray:
+        return fourier(torch.from_numpy(a), 2).numpy()
+
+    def back(a: np.ndarray) -> np.ndarray:
+        return inverse_fourier(torch.from_numpy(a), 2).numpy()
+
+    def soft(a: np.ndarray) -> np.ndarray:
+        return np.sign(a) * np.maximum(np.abs(a) - threshold, 0)
+
+    for _ in range(stages):
+        top = mask * k + rho * (h.conj() * forward(z - b)).sum(1)
+        x = back((top / (mask + rho * (np.abs(h) ** 2).sum(0)).clip(1e-6)).astype(np.complex64))
+        c = back((h * forward(x[:, None])).astype(np.complex64))
+        z = (soft((c + b).real) + 1j * soft((c + b).imag)).astype(np.complex64)
+        b = b + c - z
+    assert np.abs(found[:, 0, 0].numpy(force=True) - x).max() < 1e-4
+
+
+def test_piecewise_linear_functions_go_on_beyond_their_ends() -> None:
+    function = PiecewiseLinear(2, threshold=0.2)
+    x = torch.linspace(-3, 3, 61).expand(1, 2, 61)
+    expected = x.sign() * (x.abs() - 0.2).clamp(min=0)
+    assert (function(x) - expected).abs().max() < 1e-3
+    function(x).sum().backward()
+    assert function.values.grad is not None and function.values.grad.abs().sum() > 0
+
+
+def test_red_cnn_is_five_and_five_unpadded_with_three_shortcuts() -> None:
+    encoder = {"name": "stack", "channels": [4] * 5, "kernel": 5, "padded": False}
+    net = Refiner(encoder=encoder, channels=1, form="mirror", kernel=5, levels=[0, 2, 4])
+    x = torch.rand(1, 1, 2, 40, 33)
+    assert [level.shape[-1] for level in net.encoder(x)] == [33, 29, 25, 21, 17, 13]
+    assert net(x).shape == x.shape and float(net(x).detach().min()) >= 0
+    assert torch.allclose(net(x), x, atol=0.1)  # before training, the picture itself by the outer shortcut
+
+
+def test_critic_penalty_measures_the_gradient() -> None:
+    critic = Critic(patch=16, width=4, dense=8)
+    a, b = torch.rand(2, 3, 1, 1, 16, 16)
+    penalty, norm = gradient_penalty(critic, a, b, torch.rand(3, 1, 1, 1, 1))
+    assert penalty.requires_grad and float(penalty.detach()) == pytest.approx(float((norm - 1) ** 2), abs=0.3)
+
+
+@pytest.mark.parametrize("settings", [CASCADE, PLAIN], ids=["cascade", "plain"])
+def test_save_load_same_numbers(settings: dict[str, Any], tmp_path: Path) -> None:
+    model = Reconstructor(**settings, about={"residual": 0.1}).eval()
+    for parameter in model.parameters():
+        parameter.data = parameter.half().float()  # what is kept is half precision
+    model.save(tmp_path / "run")
+    again = load_reconstructor(tmp_path / "run")
+    if settings is CASCADE:
+        operator, _, y = sampled()
+        pairs = [m.reconstruct(operator.start(y), y, operator)[0] for m in (model, again)]
+    else:
+        pairs = [
+            m.reconstruct(torch.rand(1, 1, 2, 40, 40, generator=torch.Generator().manual_seed(0)))[0]
+            for m in (model, again)
+        ]
+    assert torch.equal(*pairs)
+    (tmp_path / "run" / "medfm.json").write_text('{"kind": "segment"}')
+    with pytest.raises(UnknownName, match="kind 'segment'"):
+        load_reconstructor(tmp_path / "run")
+
+
+def test_weights_of_another_network_are_told(tmp_path: Path) -> None:
+    Reconstructor(**CASCADE).save(tmp_path / "run")
+    text = (tmp_path / "run" / "medfm.json").read_text().replace('"cascades": 2', '"cascades": 3')
+    (tmp_path / "run" / "medfm.json").write_text(text)
+    with pytest.raises(AdapterMismatch, match="do not fit"):
+        load_reconstructor(tmp_path / "run")
+
+
+def test_shared_encoder_is_not_saved_again(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    refiner = {"form": "decoder", "stem": 4, "decoder": {"widths": [4, 4, 4, 4, 4], "convs": 1}}
+    model = Reconstructor(
+        encoder={"name": "shared", "tune": "none"}, head={"name": "direct", "refiner": refiner}, physics={"name": "ct"}
+    )
+    model.save(tmp_path)
+    assert not any(".encoder." in name for name in load_file(tmp_path / "reconstruct.safetensors"))
+    x = torch.rand(1, 1, 1, 40, 40)
+    assert torch.allclose(load_reconstructor(tmp_path).reconstruct(x)[0], model.reconstruct(x)[0], atol=2e-3)
+
+
+def test_held_out_slices_lie_apart(tmp_path: Path) -> None:
+    data = {"train": [str(body(tmp_path))], "hold": [0.4, 0.6], "gap": 10, "size": 32}
+    train, held = both_slices(data, hounsfield=True)
+    first, second = ({int(c.name.split(":")[1]) for c in side} for side in (train, held))
+    gaps = [3.0 * abs(a - b) for a in first for b in second]
+    assert min(gaps) >= 10 and held[0].pixel == pytest.approx(3 * 24 / 32)
+    with pytest.raises(DataError, match="unknown"):
+        both_slices({**data, "split": 1}, hounsfield=True)
+
+
+def test_the_objective_is_deterministic(tmp_path: Path) -> None:
+    data = {"train": [str(body(tmp_path))], "size": 32, "every": 8}
+    node = {
+        "name": "reconstruction",
+        "model": {k: CASCADE[k] for k in ("head", "encoder")},
+        "physics": CASCADE["physics"],
+    }
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        objective = build("objectives", node, data=data, seed=0).eval()
+        losses.append(float(objective(objective.collate([0, 1]))["loss"].detach()))
+    assert losses[0] == losses[1]
+
+
+def kspace(folder: Path, *, coils: int = 0) -> Path:
+    operator, x, _ = sampled((64, 64))
+    far = torch.linspace(-1, 1, 64).square()
+    x = x[:1] * 0.05 + ((far[:, None] + far) < 0.5)
+    data = (fourier(x, 2) * operator.mask)[0, 0, 0].numpy()
+    np.save(folder / "k.npy", data if not coils else np.stack([data] * coils))
+    return folder / "k.npy"
+
+
+def test_a_network_reconstructs_raw_data_and_says_what_it_filled_in(tmp_path: Path) -> None:
+    raw = RawData.read(kspace(tmp_path), spacing=(1.0, 1.5, 4.0))
+    models = [Reconstructor(**CASCADE, about={"residual": 0.0}) for _ in range(2)]
+    found = medfm.reconstruct(raw, models=models)
+    assert found.scan.spacing == (1.0, 1.5, 4.0) and found.scan.modality == "MR"
+    assert found.residual is not None and found.residual < 1e-5 and found.uncertainty is not None
+    assert any("proves nothing about the rest" in text for text in found.warnings)
+    dropped = medfm.reconstruct(raw, models=models[:1], samples=4)
+    assert dropped.uncertainty is not None and float(dropped.uncertainty.data.max()) > 0
+    with pytest.raises(ValueError, match="without dropout"):
+        medfm.reconstruct(
+            raw, models=[Reconstructor(**{**CASCADE, "encoder": {**CASCADE["encoder"], "drop": 0.0}})], samples=2
+        )
+
+
+def test_methods_are_told_apart(tmp_path: Path) -> None:
+    raw = RawData.read(kspace(tmp_path))
+    direct = medfm.reconstruct(raw, method="direct")
+    bregman = medfm.reconstruct(raw, method="bregman")
+    assert bregman.method == "bregman" and direct.residual == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ConfigError, match="least-squares"):
+        medfm.reconstruct(raw, method="least-squares")
+    with pytest.raises(DataError, match="every n-th row"):
+        medfm.reconstruct(raw, method="grappa")
+    with pytest.raises(DataError, match="own kind"):
+        medfm.reconstruct(raw, models=[Reconstructor(**PLAIN)])
+
+
+def test_a_sinogram_becomes_hounsfield_units_and_invented_structure_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("deepinv")
+    from medfm.physics.ct import Projection, from_hu, measured
+
+    scan = medfm.Scan.read(body(tmp_path))
+    hu = torch.from_numpy(scan.data[:, 40:42].astype(np.float32))[None]
+    operator = Projection((24, 24), pixel=3.0, views=60)
+    y = measured(operator.A(from_hu(hu)), photons=1e5, generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "s.npz", sinogram=y[0, 0].numpy(), pixel=3.0, size=24)
+    raw = RawData.read(tmp_path / "s.npz")
+    found = medfm.reconstruct(raw)
+    assert found.scan.units == "HU" and found.scan.data.shape == (1, 2, 24, 24)
+    inside = hu[0, 0, :, 9:15, 9:15].mean()
+    assert float(found.scan.data[0, :, 9:15, 9:15].mean()) == pytest.approx(float(inside), abs=30)
+    honest, liar = Reconstructor(**PLAIN), Reconstructor(**PLAIN)
+    liar.head.forward = lambda x, y, operator, spacing: [torch.cat([x[..., :10] * 0, x[..., 10:]], -1)]  # type: ignore[method-assign]
+    for model, told in ((honest, False), (liar, True)):
+        warnings = medfm.reconstruct(raw, models=[model]).warnings
+        assert any("Structure" in text for text in warnings) is told
+
+
+def test_denoising_keeps_the_scans_space(tmp_path: Path) -> None:
+    scan = medfm.Scan.read(body(tmp_path))
+    found = medfm.denoise(scan, models=[Reconstructor(**PLAIN)])
+    assert found.scan.data.shape == scan.data.shape and np.array_equal(found.scan.affine, scan.affine)
+    assert found.scan.units == "HU" and np.abs(found.scan.data - scan.data).max() < 200
+    with pytest.raises(DataError, match="reads pictures"):
+        medfm.denoise(scan, models=[Reconstructor(**CASCADE)])
+
+
+HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
+<experimentalConditions><H1resonanceFrequency_Hz>63000000</H1resonanceFrequency_Hz></experimentalConditions><encoding>
+<encodedSpace><matrixSize><x>40</x><y>24</y><z>1</z></matrixSize><fieldOfView_mm><x>80</x><y>72</y><z>5</z></fieldOfView_mm>
+</encodedSpace><reconSpace><matrixSize><x>20</x><y>24</y><z>1</z></matrixSize><fieldOfView_mm><x>40</x><y>72</y><z>5</z>
+</fieldOfView_mm></reconSpace><encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>23</maximum>
+<center>12</center></kspace_encoding_step_1></encodingLimits><trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"""
+
+
+def oversampled() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (2 slices, 3 coils, 24, 40) within the middle 20 columns, and their k-space."""
+    x = np.zeros((2, 3, 24, 40), dtype=np.complex64)
+    x[..., 10:30] = np.random.default_rng(0).normal(size=(2, 3, 24, 20)) + 1
+    return x, fourier(torch.from_numpy(x), 2).numpy()
+
+
+def test_ismrmrd_files_keep_their_place(tmp_path: Path) -> None:
+    ismrmrd = pytest.importorskip("ismrmrd")
+    x, k = oversampled()
+    archive = ismrmrd.Dataset(str(tmp_path / "raw.h5"), "dataset", create_if_needed=True)
+    archive.write_xml_header(HEADER)
+    for d in range(2):
+        for h in range(0, 24, 2):
+            line = ismrmrd.Acquisition.from_array(np.ascontiguousarray(k[d, :, h]), center_sample=20)
+            line.idx.kspace_encode_step_1, line.idx.slice = h, d
+            for name, value in (("read_dir", (1, 0, 0)), ("phase_dir", (0, 1, 0)), ("slice_dir", (0, 0, 1))):
+                getattr(line, name)[:] = value
+            line.position[:] = (10, 20, 30 + 7 * d)
+            archive.append_acquisition(line)
+    archive.close()
+    raw = RawData.read(tmp_path / "raw.h5")
+    assert raw.data.shape == (3, 2, 24, 20) and raw.affine is not None
+    assert np.allclose(raw.affine @ [10, 12, 0, 1], [-10, -20, 30, 1])  # the middle of the first slice, LPS to RAS
+    assert np.allclose(np.abs(np.diag(raw.affine))[:3], [2, 3, 7])
+    assert raw.mask[:, ::2].all() and not raw.mask[:, 1::2].any()
+    full = fourier(torch.from_numpy(x[..., 10:30]), 2).numpy()
+    assert np.abs(raw.data[:, :, ::2] - np.moveaxis(full, 1, 0)[:, :, ::2]).max() < 1e-3
+
+
+def test_fastmri_files(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    x, k = oversampled()
+    with h5py.File(tmp_path / "f.h5", "w") as archive:
+        archive["kspace"] = np.swapaxes(k, 2, 3)  # fastMRI's readout is the first of the two axes
+        archive["mask"] = np.arange(24) % 2 == 0
+        archive["ismrmrd_header"] = HEADER
+    raw = RawData.read(tmp_path / "f.h5")
+    assert raw.data.shape == (3, 2, 20, 24) and raw.spacing == (3.0, 2.0, 5.0)
+    assert not raw.mask[..., 1::2].any()
+    full = fourier(torch.from_numpy(np.swapaxes(x[..., 10:30], 2, 3).copy()), 2).numpy()
+    assert np.abs(raw.data[..., ::2] - np.moveaxis(full, 1, 0)[..., ::2]).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "no raw data known"), (b"\x89HDF\r\n\x1a\n", "truncated or damaged"), (b"\x93NUMPY\x01\x00", "truncated")],
+)
+def test_bad_raw_files_are_told(tmp_path: Path, content: bytes, told: str) -> None:
+    pytest.importorskip("h5py")
+    (tmp_path / "raw").write_bytes(content)
+    with pytest.raises(ScanError, match=told):
+        RawData.read(tmp_path / "raw")
+
+
+def test_real_numbers_are_no_k_space(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((4, 4)))
+    with pytest.raises(ScanError, match="--sinogram"):
+        RawData.read(tmp_path / "x.npy")
+    with pytest.raises(ScanError, match="no such file"):
+        RawData.read(tmp_path / "nothing.npy")
