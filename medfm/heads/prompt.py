@@ -38,9 +38,7 @@ class PromptHead(nn.Module):
             convolution(2, channels[2], c, (1, 1, 1)),
             convolution(2, channels[3] + channels[4], d, (1, 1, 1)),
         ])  # fmt: skip
-        self.downs = nn.ModuleList(
-            convolution(2, i, o, (1, 2, 2), (1, 2, 2)) for i, o in ((a, b), (b, c), (c, d))
-        )
+        self.downs = nn.ModuleList(convolution(2, i, o, (1, 2, 2), (1, 2, 2)) for i, o in ((a, b), (b, c), (c, d)))
         self.stages = nn.ModuleList(_stage(2 * width, width) for width in (b, c, d))
         self.ups = nn.ModuleList(
             convolution(2, i, o, (1, 2, 2), (1, 2, 2), up=True) for i, o in ((d, c), (c, b), (b, a))

@@ -58,8 +58,7 @@ class Refiner(nn.Module):
             last: Any = self.out.logits[0]
         elif form == "mirror":
             self.out = nn.ModuleList(
-                _transposed(self.ndim, b, a, kernel)
-                for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
+                _transposed(self.ndim, b, a, kernel) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
             )
             last = self.out[-1]
         else:

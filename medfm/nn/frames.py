@@ -68,7 +68,10 @@ def maps_of(frame: Tensor, box: Tensor | None, points: Sequence[Tensor], size: i
     if box is not None:
         across, down = (
             ((v - low) / c + 0.5).clamp(0, 1) * ((high - v) / c + 0.5).clamp(0, 1)
-            for v, low, high, c in ((x, box[:, :1], box[:, 2:3], cell[:, :1]), (y, box[:, 1:2], box[:, 3:], cell[:, 1:]))
+            for v, low, high, c in (
+                (x, box[:, :1], box[:, 2:3], cell[:, :1]),
+                (y, box[:, 1:2], box[:, 3:], cell[:, 1:]),
+            )
         )
         drawn[:, 0] = down[:, :, None] * across[:, None, :]
     for index, marks in enumerate(points):
