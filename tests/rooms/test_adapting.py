@@ -78,7 +78,8 @@ def test_a_child_of_another_parent_is_an_error(home: Path) -> None:
 
 def test_several_adapters_share_one_base_and_do_not_mix(home: Path) -> None:
     alone = {name: load(name) for name in ("first", "second")}
-    shared = {name: load(name, share=True) for name in ("first", "second")}
+    together = True
+    shared = {name: load(name, share=together) for name in ("first", "second")}
     first, second = shared["first"].language, shared["second"].language
     assert first.peft is second.peft
     assert first.get_input_embeddings() is second.get_input_embeddings()
