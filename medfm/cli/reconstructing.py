@@ -109,11 +109,27 @@ def evaluate_reconstruct(
         bool, typer.Option("--held-out", help="Only slices that were held out of the model's training.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only N slices, evenly spread.", metavar="N")] = None,
+    segmenter: Annotated[
+        str, typer.Option(help="SCAN is a labelled data set: Dice of this model's outlines instead.", metavar="NAME")
+    ] = "",
 ) -> None:
     """PSNR and SSIM of a network beside the direct and the best classical reconstruction of the same data."""
     from medfm.cli import show
     from medfm.evaluate.reconstruct import evaluate_reconstruct as run
     from medfm.reconstructor import load_reconstructor
 
+    if segmenter:
+        from medfm.evaluate.outlines import evaluate_outlines
+        from medfm.segmenter import load_segmenter
+
+        found = evaluate_outlines(
+            load_reconstructor(model), data[0], segmenter=load_segmenter(segmenter), output=output, limit=limit
+        )
+        for name in ("full", "start", "classical", "network"):
+            dice, psnr = found[name]["dice"], found[name]["psnr"]
+            typer.echo(
+                f"{name}\tDice {dice['value']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})\t{psnr['value']:.1f} dB"
+            )
+        return
     metrics = run(load_reconstructor(model), data, output=output, held_out=held_out, limit=limit)
     show.fidelity(metrics, output)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medfm.physics.acquire import Measured
     from medfm.reconstructor import Reconstructor
 
-__all__ = ["evaluate_reconstruct", "fidelity_table"]
+__all__ = ["classical_methods", "evaluate_reconstruct", "fidelity_table"]
 
 Record = dict[str, Any]
 Classical = Callable[["Measured", Tensor], Tensor]
@@ -63,7 +63,7 @@ def evaluate_reconstruct(
         "name": model.name, "parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 4),
         "held_out_only": held_out,
     }  # fmt: skip
-    metrics["classical"] = tuned[0] if tuned else None
+    metrics["classical_method"] = tuned[0] if tuned else None
     metrics["data"] = {"names": sorted({c.scan for c in cases}), "cases": len(cases), "simulated": True}
     output.mkdir(parents=True, exist_ok=True)
     (output / "cases.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -78,7 +78,7 @@ def fidelity_table(metrics: dict[str, Any]) -> Table:
     shown = Table(title=f"{metrics['model']['name']} on {', '.join(metrics['data']['names'])}", title_justify="left")
     for name in ("", "PSNR, dB", "SSIM", "gradient error"):
         shown.add_column(name, justify="right" if name else "left")
-    rows = [("direct", "start"), (metrics["classical"] or "classical", "classical"), ("network", "network")]
+    rows = [("direct", "start"), (metrics["classical_method"] or "", "classical"), ("network", "network")]
     for words, key in rows:
         part = metrics.get(key)
         if part:
@@ -116,7 +116,7 @@ def _generator(case: SliceCase, seed: int) -> torch.Generator:
 def _tuned(model: Reconstructor, cases: Sequence[SliceCase], seed: int) -> tuple[str, Classical] | None:
     """The classical method with the best mean PSNR over a few slices, and its name."""
     best: tuple[float, str, Classical] | None = None
-    for name, method in _methods(model).items():
+    for name, method in classical_methods(model).items():
         scores = []
         for case in cases:
             m = measure(model, case.image[None], _generator(case, seed), pixel=case.pixel)
@@ -127,7 +127,8 @@ def _tuned(model: Reconstructor, cases: Sequence[SliceCase], seed: int) -> tuple
     return None if best is None else (best[1], best[2])
 
 
-def _methods(model: Reconstructor) -> dict[str, Classical]:
+def classical_methods(model: Reconstructor) -> dict[str, Classical]:
+    """What needs no training, for the data of a model's acquisition, under several weights of its prior."""
     from medfm.physics.compressed import sparse, split_bregman
     from medfm.physics.mri import Cartesian
 

@@ -319,3 +319,58 @@ def test_real_numbers_are_no_k_space(tmp_path: Path) -> None:
         RawData.read(tmp_path / "x.npy")
     with pytest.raises(ScanError, match="no such file"):
         RawData.read(tmp_path / "nothing.npy")
+
+
+def test_evaluation_stands_beside_direct_and_classical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+    import sys
+
+    from medfm.cli import main
+
+    pytest.importorskip("sigpy")
+    scan = body(tmp_path)
+    Reconstructor(**CASCADE, about={"size": 32, "held out": ["body:40", "body:41"]}).save(tmp_path / "run")
+    words = ["evaluate", "reconstruct", str(scan), "--model", str(tmp_path / "run"), "--held-out", "--output"]
+    monkeypatch.setattr(sys, "argv", ["medfm", *words, str(tmp_path / "figures")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    metrics = json.loads((tmp_path / "figures" / "metrics.json").read_text())
+    assert metrics["data"]["cases"] == 2 and metrics["psnr"]["n"] == 2
+    assert metrics["classical"]["psnr"]["value"] > metrics["start"]["psnr"]["value"]
+    assert len((tmp_path / "figures" / "cases.jsonl").read_text().splitlines()) == 2
+
+
+def test_reconstruct_command_writes_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+    import sys
+
+    from medfm.cli import main
+
+    words = ["reconstruct", str(kspace(tmp_path)), "--method", "bregman", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["medfm", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert "data left over" in capsys.readouterr().out
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"reconstruction.nii.gz", "start.nii.gz", "unexplained.nii.gz", "overview.png", "about.json"}
+    assert json.loads((tmp_path / "out" / "about.json").read_text())["method"] == "bregman"
+
+
+@pytest.mark.slow
+def test_outlines_are_those_of_patients_the_segmenter_never_saw(tmp_path: Path) -> None:
+    from small_recipes import labelled_volumes
+
+    from medfm.evaluate.outlines import evaluate_outlines
+    from medfm.segmenter import Segmenter
+
+    segmenter = Segmenter(
+        encoder={"name": "conv", "channels": [4, 8]}, head={}, labels=["ball", "core"], prepare={}, patch=[24, 24, 24],
+        about={"held out": ["case1"]},
+    ).eval()  # fmt: skip
+    data = labelled_volumes(tmp_path / "balls", count=2)
+    found = evaluate_outlines(Reconstructor(**CASCADE), data, segmenter=segmenter, output=tmp_path / "out")
+    assert found["data"]["cases"] == 1 and found["full"]["psnr"]["value"] > 100
