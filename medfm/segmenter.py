@@ -51,6 +51,8 @@ class Segmenter(nn.Module):
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
         self.preparation = GridPrepare.from_dict(prepare)
         self.encoder = config.build("encoders", encoder)
+        if eye := getattr(self.encoder, "eye", ""):
+            self.settings["encoder"] = {**encoder, "eye": eye}
         self.head = SegmentHead(self.encoder.channels, self.encoder.strides, len(labels) + 1, **head)
         self.name = ""
         for part in (self.encoder, self.head):

@@ -14,7 +14,7 @@ from medfm.errors import AdapterMismatch, UnknownName
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["eye_tensors", "write_eye"]
+__all__ = ["eye_digest", "eye_tensors", "write_eye"]
 
 _FILE = "vision.safetensors"
 
@@ -39,7 +39,7 @@ def eye_tensors(folder: Path) -> dict[str, Tensor]:
             f"adapter {folder.name} holds only what differs from its parent {parent['name']!r}, which is not here; "
             f"put that adapter back ({error})"
         ) from error
-    if (found := _digest(source / _FILE)) != parent["eye"]:
+    if (found := eye_digest(source)) != parent["eye"]:
         raise AdapterMismatch(
             f"adapter {folder.name} holds only what differs from the eye {parent['eye'][:12]} of {parent['name']!r}; "
             f"found {found[:12]} there. Put the older {parent['name']!r} back, or fine-tune again from this one"
@@ -63,9 +63,10 @@ def write_eye(tensors: Mapping[str, Tensor], folder: Path, *, parent: Path | Non
     known = eye_tensors(parent)
     changed = {n: t for n, t in halves.items() if n not in known or not torch.equal(known[n], t)}
     save_file(changed, folder / _FILE)
-    return {"name": parent.name, "eye": _digest(parent / _FILE)}
+    return {"name": parent.name, "eye": eye_digest(parent)}
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
+def eye_digest(folder: Path) -> str:
+    """sha256 of the eye's file in an adapter folder: what was trained on one eye does not fit another."""
+    with (folder / _FILE).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

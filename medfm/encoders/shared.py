@@ -22,19 +22,28 @@ class SharedEncoder(nn.Module):
         tune: "none" keeps it as it is; "lora" adds low-rank changes (Hu et al., ICLR 2022; PEFT) to its pointwise
             convolutions and attention; "all" trains it; "random" starts it from nothing, for comparison.
         rank: of the changes.
+        eye: sha256 of the eye that a saved model was trained on; empty for a new one. What belongs to an older eye
+            would give noise on a newer one.
 
-    Raises UnknownName (no such adapter), AdapterMismatch (its eye is another encoder).
+    Raises UnknownName (no such adapter), AdapterMismatch (its eye is another encoder, or not the one of `eye`).
     """
 
     def __init__(
-        self, *, adapter: str = "default", tune: Literal["none", "lora", "all", "random"] = "lora", rank: int = 8
-    ) -> None:
+        self, *, adapter: str = "default", tune: Literal["none", "lora", "all", "random"] = "lora", rank: int = 8,
+        eye: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         folder = assets.adapter_folder(adapter)
         about = json.loads((folder / "medfm.json").read_text())
         node: dict[str, Any] = dict(about.get("vision", {}).get("encoder", {}))
         if node.pop("name", None) != "hybrid":
             raise AdapterMismatch(f"adapter {adapter!r} has no hybrid encoder to share; found {about.get('vision')}")
+        self.eye = assets.eye_digest(folder) if tune in ("none", "lora") else ""
+        if eye and eye != self.eye:
+            raise AdapterMismatch(
+                f"this model was trained on the eye {eye[:12]} of adapter {adapter!r}; found {self.eye[:12]} there. "
+                "Put the older adapter back, or train the model again"
+            )
         self.body: nn.Module = HybridEncoder(**node)
         self.channels, self.strides = self.body.channels, self.body.strides
         self.tune = tune
