@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medfm.detector import load_detector
     from medfm.model import load
-    from medfm.predict import ask, ask_many, denoise, reconstruct, register, report, segment, stream
+    from medfm.predict import ask, ask_many, denoise, detect, reconstruct, register, report, segment, stream
     from medfm.reconstructor import load_reconstructor
     from medfm.registrar import load_registrar
     from medfm.scan import RawData, Scan
@@ -22,7 +23,9 @@ __all__ = [
     "ask",
     "ask_many",
     "denoise",
+    "detect",
     "load",
+    "load_detector",
     "load_reconstructor",
     "load_registrar",
     "load_segmenter",
@@ -40,7 +43,9 @@ _HOMES = {
     "ask": "medfm.predict",
     "ask_many": "medfm.predict",
     "denoise": "medfm.predict",
+    "detect": "medfm.predict",
     "load": "medfm.model",
+    "load_detector": "medfm.detector",
     "load_reconstructor": "medfm.reconstructor",
     "load_registrar": "medfm.registrar",
     "load_segmenter": "medfm.segmenter",

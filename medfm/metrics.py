@@ -1,4 +1,4 @@
-"""How good an answer is, and how sure we may be of the figure: exact match, token F1, intervals, calibration."""
+"""How good an answer or a set of boxes is, and how sure we may be of the figure: intervals, calibration."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
+    "FALSE_PER_SCAN",
     "Interval",
+    "average_precision",
+    "best_temperature",
     "bootstrap_interval",
+    "bootstrap_statistic",
     "exact_match",
     "expected_calibration_error",
+    "froc",
+    "match_boxes",
     "normalise_answer",
+    "operating_points",
     "risk_coverage",
+    "sorting_figures",
     "token_f1",
 ]
 
@@ -108,6 +120,100 @@ def bootstrap_interval(
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def bootstrap_statistic(
+    statistic: Callable[[list[int]], Sequence[float]], clusters: Sequence[Hashable], *, counts: Sequence[int],
+    resamples: int = 200, level: float = 0.95, seed: int = 0,
+) -> list[Interval]:  # fmt: skip
+    """Any figures of all rows, each with a percentile bootstrap interval that resamples whole clusters.
+
+    statistic: numbers of rows, some more than once -> the figures; NaN for one that such rows do not have (left out).
+    For means `bootstrap_interval` is faster. counts: `n` of each figure, kept as it is.
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for number, name in enumerate(clusters):
+        rows.setdefault(name, []).append(number)
+    groups = list(rows.values())
+    values = statistic(list(range(len(clusters)))) if groups else [math.nan] * len(counts)
+    random = np.random.default_rng(seed)
+    draws = [
+        statistic([i for g in random.integers(len(groups), size=len(groups)) for i in groups[g]])
+        for _ in range(resamples if groups else 0)
+    ]
+    intervals = []
+    for column, (value, n) in enumerate(zip(values, counts, strict=True)):
+        known = [draw[column] for draw in draws if not math.isnan(draw[column])]
+        if math.isnan(value) or not known:
+            intervals.append(Interval(value, math.nan, math.nan, n))
+            continue
+        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+        intervals.append(Interval(float(value), float(low), float(high), n))
+    return intervals
+
+
+def match_boxes(
+    found: Sequence[tuple[Tensor, Tensor, Tensor]], drawn: Sequence[tuple[Tensor, Tensor]], *, overlaps: Sequence[float]
+) -> list[dict[int, dict[str, np.ndarray]]]:
+    """Which boxes of each scan hit one that is drawn, class by class, by MONAI (COCO's rule: best first, each once).
+
+    found: boxes (N, 6), scores (N,), labels (N,); drawn: boxes (M, 6), labels (M,). overlaps: IoU from which it counts.
+    """
+    from monai.apps.detection.metrics.matching import matching_batch
+    from monai.data.box_utils import box_iou
+
+    boxes, scores, labels = ([np.asarray(row[k]) for row in found] for k in range(3))
+    true, kinds = ([np.asarray(row[k]) for row in drawn] for k in range(2))
+    iou: Any = box_iou
+    done: list[dict[int, dict[str, np.ndarray]]] = matching_batch(
+        iou, list(overlaps), boxes, labels, scores, true, kinds, max_detections=100
+    )
+    return done
+
+
+def average_precision(matches: Sequence[dict[int, dict[str, np.ndarray]]], names: Sequence[str]) -> dict[str, Any]:
+    """COCO's figures by MONAI, from `match_boxes` at IoU 0.5, 0.55, ..., 0.95: "ap50", "ap" (mean over those), and
+    "classes", AP at 0.5 of each class. Classes that nobody drew are in no mean and have NaN."""
+    from monai.apps.detection.metrics.coco import COCOMetric
+
+    present = [k for k in range(len(names)) if any(len(row[k]["gtIgnore"]) for row in matches if k in row)]
+    if not present:
+        return {"ap50": math.nan, "ap": math.nan, "classes": dict.fromkeys(names, math.nan)}
+    kept = [{new: row[k] for new, k in enumerate(present) if k in row} for row in matches]
+    shown = [f"class{k}" for k in present]
+    metric = COCOMetric(shown, iou_list=[0.5], iou_range=(0.5, 0.95, 0.05), max_detection=[100], verbose=False)
+    values = metric(kept)[0]
+    each = {names[k]: float(values[f"class{k}_AP_IoU_0.50_MaxDet_100"]) for k in present}
+    return {
+        "ap50": float(values["AP_IoU_0.50_MaxDet_100"]),
+        "ap": float(values["mAP_IoU_0.50_0.95_0.05_MaxDet_100"]),
+        "classes": {name: each.get(name, math.nan) for name in names},
+    }
+
+
+FALSE_PER_SCAN = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def froc(matches: Sequence[dict[int, dict[str, np.ndarray]]], *, overlap: int = 0) -> tuple[list[float], float]:
+    """Sensitivity at 1/8, 1/4, ... 8 false boxes a scan, and their mean, LUNA16's CPM, by MONAI; NaN without a box.
+
+    overlap: which of the overlaps of `match_boxes` counts as a hit.
+    """
+    from monai.metrics import compute_froc_curve_data, compute_froc_score
+
+    parts = [part for row in matches for part in row.values()]
+    targets = sum(len(part["gtIgnore"]) for part in parts)
+    if not targets:
+        return [math.nan] * len(FALSE_PER_SCAN), math.nan
+    scores = np.concatenate([part["dtScores"] for part in parts])
+    hits = np.concatenate([part["dtMatches"][overlap] for part in parts]).astype(bool)
+    if not hits.any():
+        return [0.0] * len(FALSE_PER_SCAN), 0.0
+    # the curve leaves out its lowest threshold; a false one below all others stands for it
+    wrong = np.concatenate([scores[~hits], [-1.0]])
+    false, sensitivity = compute_froc_curve_data(wrong, scores[hits], targets, len(matches))
+    each = [float(compute_froc_score(false, sensitivity, (rate,))) for rate in FALSE_PER_SCAN]
+    return each, float(np.mean(each))
+
+
 def expected_calibration_error(confidence: Sequence[float], correct: Sequence[float], *, bins: int = 15) -> float:
     """Mean gap between confidence and accuracy over `bins` equal bins of confidence (L1; Guo et al. 2017).
 
@@ -127,6 +233,54 @@ def expected_calibration_error(confidence: Sequence[float], correct: Sequence[fl
     return float(
         binary_calibration_error(torch.tensor(confidence), torch.tensor(correct).int(), n_bins=bins, norm="l1")
     )
+
+
+def sorting_figures(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
+    """auc (one against the rest, mean of the classes that are there and not everything), balanced_accuracy (mean
+    sensitivity of the classes that are there), "auc 0", ... of each class; by torchmetrics.
+
+    probabilities: (N, K); truth: (N,) class numbers. NaN for a class without both sides.
+    """
+    from torchmetrics.functional.classification import binary_auroc
+
+    chosen, each = probabilities.argmax(1), {}
+    for k in range(probabilities.shape[1]):
+        own = truth == k
+        known = 0 < int(own.sum()) < len(own)
+        each[f"auc {k}"] = float(binary_auroc(probabilities[:, k], own.int())) if known else math.nan
+    found = [float((chosen[truth == k] == k).float().mean()) for k in truth.unique().tolist()]
+    known_aucs = [v for v in each.values() if not math.isnan(v)]
+    return {
+        "auc": float(np.mean(known_aucs)) if known_aucs else math.nan,
+        "balanced_accuracy": float(np.mean(found)),
+        **each,
+    }
+
+
+def best_temperature(logits: Tensor, truth: Tensor) -> float:
+    """What (N, K) logits have to be divided by for the least cross-entropy (Guo et al., ICML 2017)."""
+    import torch
+    import torch.nn.functional as F
+
+    tried = torch.logspace(-1, 1, 201)
+    losses = [float(F.cross_entropy(logits / t, truth)) for t in tried]
+    return round(float(tried[int(np.argmin(losses))]), 4)
+
+
+def operating_points(scores: Tensor, present: Tensor, *, sensitivity: float, specificity: float) -> dict[str, float]:
+    """Two thresholds on (N,) scores: "sensitive", the highest that keeps `sensitivity`, and "specific", the lowest that
+    keeps `specificity` (Gulshan et al., JAMA 2016); nothing where one side is missing. By torchmetrics."""
+    from torchmetrics.functional.classification import (
+        binary_sensitivity_at_specificity,
+        binary_specificity_at_sensitivity,
+    )
+
+    if not 0 < int(present.sum()) < len(present):
+        return {}
+    truth = present.int()
+    sensitive = float(binary_specificity_at_sensitivity(scores, truth, min_sensitivity=sensitivity)[1])
+    specific = float(binary_sensitivity_at_specificity(scores, truth, min_specificity=specificity)[1])
+    return {"sensitive": sensitive, "specific": specific}
 
 
 def risk_coverage(confidence: Sequence[float], correct: Sequence[float]) -> list[dict[str, float]]:

@@ -23,6 +23,8 @@ _PARTS: dict[str, dict[str, str]] = {
         "structures": "medfm.heads.structures:StructureHead",
         "segment": "medfm.heads.segment:SegmentHead",
         "register": "medfm.heads.register:FlowHead",
+        "detect": "medfm.heads.detect:DetectHead",
+        "classify": "medfm.heads.classify:ClassifyHead",
         "direct": "medfm.heads.reconstruct:Direct",
         "wavelet": "medfm.heads.reconstruct:Wavelet",
         "unrolled": "medfm.heads.reconstruct:Unrolled",
@@ -42,6 +44,8 @@ _PARTS: dict[str, dict[str, str]] = {
         "painted": "medfm.objectives.painted:Painted",
         "registration": "medfm.objectives.registration:Registration",
         "reconstruction": "medfm.objectives.reconstruction:Reconstruction",
+        "detection": "medfm.objectives.detection:Detection",
+        "classification": "medfm.objectives.classification:Classification",
     },
 }
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 ENCODER = {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}
 
@@ -84,6 +85,27 @@ def body(folder: Path) -> Path:
     return path
 
 
+def boxed_pictures(folder: Path, *, count: int = 16) -> Path:
+    """JSON lines of grey pictures with bright squares and bars, boxed; every fourth picture is empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        pixels, boxes = generator.integers(20, 60, (64, 64), dtype=np.uint8), []
+        for label, (w, h) in (("square", (14, 14)), ("bar", (26, 8))):
+            if number % 4 == 3:
+                continue
+            x = int(generator.integers(0, 64 - w))
+            y = int(generator.integers(0, 32 - h)) + (32 if label == "bar" else 0)
+            pixels[y : y + h, x : x + w] = 200
+            boxes.append({"label": label, "low": [x, y], "high": [x + w, y + h]})
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "boxes": boxes}))
+    file = folder / "boxes.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
 def _questions(made: Made) -> list[str]:
     return [
         "objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}",
@@ -110,5 +132,12 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "reconstruction": lambda made: [
         f"data={{train: ['{body(made.folder)}'], hold: [0.3, 0.7], gap: 1, size: 40, every: 12}}",
         "objective.checked=1", "objective.batch=1", "objective.perceptual=null", "train.budget=0",
+    ],
+    "detection": lambda made: [
+        f"data={{train: '{boxed_pictures(made.folder / 'boxes')}', hold: 0.25}}", "objective.batch=4",
+        "objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 64, 64]",
+        "objective.tile=[1, 64, 64]", "train.budget=0",
+        "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], convs: 1}, "
+        "head: {levels: [1, 2], sizes: [[12], [24]], width: 16, convs: 1}}",
     ],
 }  # fmt: skip

@@ -24,6 +24,7 @@ __all__ = [
     "about",
     "adapters",
     "alignments",
+    "detections",
     "disclaimer",
     "evaluation",
     "failure",
@@ -121,6 +122,14 @@ def overlap(metrics: dict[str, Any], output: Path) -> None:
     from medfm.evaluate.overlap import overlap_table
 
     _err().print(overlap_table(metrics))
+    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+
+
+def detections(metrics: dict[str, Any], output: Path) -> None:
+    """The figures of a detector as a table, and where they lie."""
+    from medfm.evaluate.detect import detection_table
+
+    _err().print(detection_table(metrics))
     note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 

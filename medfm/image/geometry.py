@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
-__all__ = ["corners_of", "rectangle_of"]
+__all__ = ["corners_of", "rectangle_of", "slice_of"]
 
 _Corner = tuple[float, float, float]
 # For each plane: the voxel axis (0 = W, 1 = H, 2 = D) that slice, row and column run along, and whether backwards.
@@ -63,3 +64,11 @@ def rectangle_of(
         edges = np.clip(np.array([points[:, axis].min(), points[:, axis].max()]) / (width, height, depth)[axis], 0, 1)
         shares.append((1 - edges[1], 1 - edges[0]) if backwards else (edges[0], edges[1]))
     return float(shares[0][0]), float(shares[1][0]), float(shares[0][1]), float(shares[1][1])
+
+
+def slice_of(scan: Scan, place: Sequence[float], *, plane: str | None = None) -> int:
+    """The number of the displayed slice of `plane` that holds a place, (d, h, w) edges in voxels."""
+    axis, backwards = _ORDER[plane or scan.best_plane or "axial"][0]
+    count = (scan.data.shape[3], scan.data.shape[2], scan.data.shape[1])[axis]
+    index = min(max(int(place[2 - axis]), 0), count - 1)
+    return count - 1 - index if backwards else index

@@ -1,6 +1,7 @@
 """The verbs: what a person wants of a scan, and what comes back. One module a verb."""
 
 from medfm.predict.answering import ask, ask_many, stream
+from medfm.predict.detecting import detect
 from medfm.predict.outlining import outline
 from medfm.predict.reconstructing import denoise, reconstruct
 from medfm.predict.registering import likeness, register
@@ -11,6 +12,7 @@ __all__ = [
     "ask",
     "ask_many",
     "denoise",
+    "detect",
     "likeness",
     "outline",
     "reconstruct",

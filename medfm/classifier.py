@@ -1,0 +1,126 @@
+"""Classifier: encoder + pooled linear head + how a scan is read for them + its calibration; load and save."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medfm import assets, config
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.grid import Grid, GridPrepare
+from medfm.heads.classify import ClassifyHead
+
+__all__ = ["Classifier", "classifiers", "load_classifier"]
+
+
+class Classifier(nn.Module):
+    """Which of `labels` a scan shows: one of them (softmax).
+
+    `medfm.json` of its folder holds kind: "classify" and these arguments; `classify.safetensors` the weights in half
+    precision, without those that a shared encoder brings along.
+
+    Args:
+        encoder: a node of configs. head: arguments of `ClassifyHead`. labels: names of the classes.
+        prepare: fields of `GridPrepare`.
+        temperature: what logits are divided by, fitted on scans that no weight was trained on (Guo et al. 2017).
+        points: label -> {"sensitive", "specific"}: probabilities from which the label is called present, chosen on the
+            same scans for a sensitivity and for a specificity asked for (Gulshan et al., JAMA 2016).
+        about: what the model is and was trained on, for people; kept as it is.
+    """
+
+    def __init__(
+        self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
+        temperature: float = 1.0, points: dict[str, dict[str, float]] | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "temperature": temperature,
+            "points": points or {}, "about": about or {},
+        }  # fmt: skip
+        self.labels = list(labels)
+        self.preparation = GridPrepare.from_dict(prepare)
+        self.encoder = config.build("encoders", encoder)
+        if eye := getattr(self.encoder, "eye", ""):
+            self.settings["encoder"] = {**encoder, "eye": eye}
+        self.head = ClassifyHead(self.encoder.channels, len(labels), **head)
+        self.name = ""
+
+    def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
+        """x: (B, C, D, H, W); spacing: (B, 3) mm -> logits (B, K)."""
+        logits: Tensor = self.head(self.encoder(x, spacing))
+        return logits
+
+    @torch.inference_mode()
+    def probabilities(self, grid: Grid) -> Tensor:
+        """(K,): calibrated probabilities of the classes."""
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        return (self(grid.numbers()[None], spacing)[0] / self.settings["temperature"]).softmax(0)
+
+    def heat(self, grid: Grid, label: str) -> Tensor:
+        """(D, H, W), 0 to 1: Grad-CAM of a label (Selvaraju et al., ICCV 2017; MONAI's) on the finest pooled level."""
+        from monai.visualize.class_activation_maps import GradCAM
+
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        x = grid.numbers()[None].requires_grad_()  # a frozen encoder passes no gradient back otherwise
+        seer = GradCAM(_Spaced(self, spacing), "model.head.taps.0", postprocessing=lambda heat: heat)
+        heat = torch.as_tensor(seer(x, class_idx=self.labels.index(label)))[0, 0].detach()
+        return heat / heat.max().clamp(min=1e-12)
+
+    def save(self, folder: Path) -> None:
+        """Write `medfm.json` and `classify.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
+        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
+        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
+        save_file(halves, folder / "classify.safetensors")
+        (folder / "medfm.json").write_text(json.dumps({"kind": "classify", **self.settings}, indent=1) + "\n")
+
+
+class _Spaced(nn.Module):
+    """A classifier as a function of x alone, which is what MONAI's maps take."""
+
+    def __init__(self, model: Classifier, spacing: Tensor) -> None:
+        super().__init__()
+        self.model, self.spacing = model, spacing
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x, self.spacing)
+        return logits
+
+
+def load_classifier(name: str | Path, *, device: str = "cpu") -> Classifier:
+    """Load a shipped classifier by name, or a folder that training left.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ,
+        or the shared encoder is another than the one it was trained on.
+    """
+    folder = assets.adapter_folder(name)
+    settings = json.loads((folder / "medfm.json").read_text())
+    if (kind := settings.pop("kind", "answers")) != "classify":
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'classify'. "
+            f"Shipped are: {', '.join(classifiers()) or 'none'}"
+        )
+    model = Classifier(**settings)
+    tensors = load_file(folder / "classify.safetensors")
+    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    missing, unknown = model.load_state_dict(floats, strict=False)
+    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
+    if unknown or set(missing) - kept:
+        wrong = sorted([*unknown, *(set(missing) - kept)])
+        raise AdapterMismatch(f"{folder.name}: medfm.json and classify.safetensors do not fit each other: {wrong[:3]}")
+    model.name = folder.name
+    return model.eval().to(device)
+
+
+def classifiers() -> list[str]:
+    """Names of the shipped classifiers."""
+    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
+    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "classify"]

@@ -1,0 +1,163 @@
+"""Detector: encoder + dense head + how a scan is read for them, as one folder; load and save."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medfm import assets, config
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.grid import Grid, GridPrepare
+from medfm.heads.detect import Dense, DetectHead
+from medfm.nn.anchors import clip_boxes, decode_boxes, suppress
+from medfm.nn.tiles import starts
+
+__all__ = ["Detector", "Found", "detectors", "load_detector"]
+
+
+class Found(NamedTuple):
+    """boxes (N, 6), edges in voxels of the grid; scores (N,) from 0 to 1, best first; labels (N,), numbers from 0."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class Detector(nn.Module):
+    """Boxes around what `labels` name in a scan.
+
+    `medfm.json` of its folder holds kind: "detect" and these arguments; `detect.safetensors` the weights in half
+    precision, without those that a shared encoder brings along.
+
+    Args:
+        encoder: a node of configs. head: arguments of `DetectHead`. labels: names of the classes.
+        prepare: fields of `GridPrepare`. patch: (D, H, W) voxels read at once; larger scans in overlapping tiles.
+        overlap: two boxes of a label that overlap by more (IoU) count as one. most: boxes kept of a scan.
+        threshold: the score from which a box is shown, where nobody asks for another.
+        about: what the model is and was trained on, for people; kept as it is.
+    """
+
+    def __init__(
+        self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
+        patch: list[int], overlap: float = 0.5, most: int = 100, threshold: float = 0.3,
+        about: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "overlap": overlap,
+            "most": most, "threshold": threshold, "about": about or {},
+        }  # fmt: skip
+        self.labels, self.patch = list(labels), (patch[0], patch[1], patch[2])
+        self.overlap, self.most = overlap, most
+        self.preparation = GridPrepare.from_dict(prepare)
+        self.encoder = config.build("encoders", encoder)
+        if eye := getattr(self.encoder, "eye", ""):
+            self.settings["encoder"] = {**encoder, "eye": eye}
+        self.head = DetectHead(self.encoder.channels, self.encoder.strides, len(labels), **head)
+        self.name = ""
+
+    @property
+    def threshold(self) -> float:
+        """The score from which a box is shown, where nobody asks for another."""
+        return float(self.settings["threshold"])
+
+    def forward(self, x: Tensor, spacing: Tensor, place: Tensor | None = None) -> Dense:
+        """x: (B, C, D, H, W); spacing: (B, 3) mm; place: see `DetectHead`."""
+        dense: Dense = self.head(self.encoder(x, spacing), place)
+        return dense
+
+    @torch.inference_mode()
+    def find(self, grid: Grid, *, least: float = 0.02) -> Found:
+        """The boxes of `grid` whose score is `least` or more.
+
+        Tiles overlap by half. A tile answers for what is centred in its own part, where no other tile sees more of the
+        surroundings, so that a thing on a border counts once and is judged whole.
+        """
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        shape = torch.tensor(grid.shape, dtype=torch.float32)
+        parts: list[Found] = []
+        begun = [starts(size, patch, 0.5) for size, patch in zip(grid.shape, self.patch, strict=True)]
+        for number in range(len(begun[0]) * len(begun[1]) * len(begun[2])):
+            index = (number // (len(begun[1]) * len(begun[2])), number // len(begun[2]) % len(begun[1]),
+                     number % len(begun[2]))  # fmt: skip
+            first = [begun[a][i] for a, i in enumerate(index)]
+            size = [min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)]
+            d, h, w = (slice(f, f + s) for f, s in zip(first, size, strict=True))
+            shift = torch.tensor([*first, *first], dtype=torch.float32)
+            place = ((shift + torch.tensor([0, 0, 0, *size])) / shape.repeat(2) * 2 - 1)[None]
+            x = grid.numbers((d, h, w))[None]
+            boxes, scores, labels = self._best(self(x, spacing, place), size, least)
+            boxes = boxes + shift
+            middle = (boxes[:, :3] + boxes[:, 3:]) / 2
+            mine = torch.ones(len(boxes), dtype=torch.bool)
+            for axis, i in enumerate(index):
+                low, high = _own(begun[axis], i, size[axis], grid.shape[axis])
+                mine &= (middle[:, axis] >= low) & (middle[:, axis] < high)
+            parts.append(Found(boxes[mine], scores[mine], labels[mine]))
+        boxes, scores, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)
+        return Found(boxes[kept], scores[kept], labels[kept])
+
+    def _best(self, dense: Dense, size: list[int], least: float, candidates: int = 400) -> Found:
+        """Of one tile: the likeliest pairs of anchor and class, decoded and without doubles."""
+        p = dense.logits[0].sigmoid()
+        scores, flat = p.flatten().topk(min(candidates, p.numel()))
+        flat, scores = flat[scores >= least], scores[scores >= least]
+        number, labels = flat // len(self.labels), flat % len(self.labels)
+        boxes = decode_boxes(dense.deltas[0, number], torch.cat(dense.anchors)[number])
+        boxes = clip_boxes(boxes, size)
+        kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)
+        return Found(boxes[kept], scores[kept], labels[kept])
+
+    def save(self, folder: Path) -> None:
+        """Write `medfm.json` and `detect.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
+        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
+        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
+        save_file(halves, folder / "detect.safetensors")
+        (folder / "medfm.json").write_text(json.dumps({"kind": "detect", **self.settings}, indent=1) + "\n")
+
+
+def load_detector(name: str | Path, *, device: str = "cpu") -> Detector:
+    """Load a shipped detector by name, or a folder that training left.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ,
+        or the shared encoder is another than the one it was trained on.
+    """
+    folder = assets.adapter_folder(name)
+    settings = json.loads((folder / "medfm.json").read_text())
+    if (kind := settings.pop("kind", "answers")) != "detect":
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'detect'. "
+            f"Shipped are: {', '.join(detectors()) or 'none'}"
+        )
+    model = Detector(**settings)
+    tensors = load_file(folder / "detect.safetensors")
+    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    missing, unknown = model.load_state_dict(floats, strict=False)
+    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
+    if unknown or set(missing) - kept:
+        wrong = sorted([*unknown, *(set(missing) - kept)])
+        raise AdapterMismatch(f"{folder.name}: medfm.json and detect.safetensors do not fit each other: {wrong[:3]}")
+    model.name = folder.name
+    return model.eval().to(device)
+
+
+def detectors() -> list[str]:
+    """Names of the shipped detectors."""
+    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
+    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "detect"]
+
+
+def _own(begun: list[int], index: int, size: int, total: int) -> tuple[float, float]:
+    """The part of an axis that a tile answers for: up to the middle of what it shares with each neighbour."""
+    low = 0.0 if index == 0 else (begun[index] + begun[index - 1] + size) / 2
+    high = total + 1.0 if index == len(begun) - 1 else (begun[index + 1] + begun[index] + size) / 2
+    return low, high

@@ -1,0 +1,57 @@
+"""One answer for a whole scan: pooled features and a linear layer, so that the map behind each class can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ClassifyHead"]
+
+
+class ClassifyHead(nn.Module):
+    """Global average pooling of some levels of a pyramid, then one linear layer (Lin et al., Network in Network, 2013).
+
+    Because both are linear, the logit of a class is the mean of a map over the scan: its class activation map (Zhou et
+    al., CVPR 2016), see `maps`.
+
+    Args:
+        channels: of the encoder's levels. classes: of the softmax. levels: which of the encoder's are pooled.
+        dropout: of the pooled features, in training.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], classes: int, *, levels: list[int] | None = None, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.levels = levels or [len(channels) - 1]
+        #: places where gradients are taken for Grad-CAM: a shared encoder's last level is no layer of its own
+        self.taps = nn.ModuleList(nn.Identity() for _ in self.levels)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, channels[level]) for level in self.levels)
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(sum(channels[level] for level in self.levels), classes)
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """pyramid: levels (B, C, d, h, w) -> logits (B, classes)."""
+        logits: Tensor = self.logits(self.dropout(self.pooled(pyramid)))
+        return logits
+
+    def pooled(self, pyramid: list[Tensor]) -> Tensor:
+        """(B, width): what the linear layer weighs."""
+        return torch.cat([x.mean((2, 3, 4)) for x in self._seen(pyramid)], 1)
+
+    def maps(self, pyramid: list[Tensor]) -> Tensor:
+        """(B, classes, d, h, w) on the finest of the levels: class activation maps. The mean of a map is its logit
+        without the bias, as far as the finer grid is a multiple of the coarser one."""
+        seen = self._seen(pyramid)
+        widths = [x.shape[1] for x in seen]
+        parts = self.logits.weight.split(widths, 1)
+        maps = [torch.einsum("kc,bcdhw->bkdhw", weight, x) for weight, x in zip(parts, seen, strict=True)]
+        size = maps[0].shape[2:]
+        return torch.stack([F.interpolate(m, size, mode="nearest") for m in maps]).sum(0)
+
+    def _seen(self, pyramid: list[Tensor]) -> list[Tensor]:
+        chosen = [pyramid[level] for level in self.levels]
+        return [norm(tap(x)) for tap, norm, x in zip(self.taps, self.norms, chosen, strict=True)]

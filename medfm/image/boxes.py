@@ -1,0 +1,76 @@
+"""Boxes on a scan and on a network's grid of it; patches with the boxes in them, turned, scaled, mirrored as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medfm.image.geometry import slice_of
+from medfm.scan.results import Box
+from medfm.scan.scan import Scan
+
+__all__ = ["grid_box", "move_boxes", "sample_boxed", "scan_box"]
+
+Shape = tuple[int, int, int]
+
+
+def sample_boxed(
+    x: Tensor, boxes: Tensor, *, centre: Sequence[float], patch: Shape, matrix: Tensor, least: float = 0.4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crop and warp in one go: x (C, D, H, W), boxes (N, 6) -> (C, *patch), (M, 6) and the numbers (M,) of those kept.
+
+    Voxel p of the patch is taken from centre + matrix @ (p - middle), as in `medfm.image.patches.sample_patch`; beyond
+    the scan there is 0. A box is kept where at least `least` of it lies in the patch.
+    """
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
+    lines = [axis[:, None] * matrix[:, i] for i, axis in enumerate(axes)]
+    place = lines[0][:, None, None] + lines[1][None, :, None] + lines[2][None, None] + torch.tensor(list(centre))
+    sizes = torch.tensor(x.shape[1:], dtype=torch.float32)
+    grid = (((2 * place + 1) / sizes) - 1).flip(-1)[None]
+    warped = F.grid_sample(x[None], grid, align_corners=False)[0]
+    moved = move_boxes(boxes, centre=centre, patch=patch, matrix=matrix)
+    limits = torch.tensor(patch, dtype=torch.float32)
+    inside = torch.cat([moved[:, :3].clamp(min=0), torch.minimum(moved[:, 3:], limits)], 1)
+    sides, whole = (inside[:, 3:] - inside[:, :3]).clamp(min=0), moved[:, 3:] - moved[:, :3]
+    kept = ((sides / whole).prod(1) >= least).nonzero()[:, 0]
+    return warped, inside[kept], kept
+
+
+def move_boxes(boxes: Tensor, *, centre: Sequence[float], patch: Shape, matrix: Tensor) -> Tensor:
+    """(N, 6) boxes of the scan where they lie in the patch: the smallest that hold their eight corners."""
+    middle = (torch.tensor(patch, dtype=torch.float32) - 1) / 2
+    corners = torch.stack([boxes[:, [a, b, c]] for a, b, c in product((0, 3), (1, 4), (2, 5))], 1)
+    there = (corners - 0.5 - torch.tensor(list(centre))) @ torch.linalg.inv(matrix).T + middle + 0.5
+    return torch.cat([there.amin(1), there.amax(1)], 1)
+
+
+def grid_box(scan: Scan, box: Box, shape: Sequence[int]) -> list[float]:
+    """A box of `scan` on a grid of `shape` (D, H, W) voxels over the same field: edges (d0, h0, w0, d1, h1, w1)."""
+    sizes = np.array(scan.data.shape[1:])
+    scale = np.array(shape) / sizes
+    if len(box.low) == 2:
+        low, high = (np.array([z, corner[1], corner[0]]) for z, corner in ((0, box.low), (sizes[0], box.high)))
+    else:
+        back = np.linalg.inv(scan.affine)
+        points = np.array([[*corner, 1] for corner in product(*zip(box.low, box.high, strict=True))]) @ back[:3].T + 0.5
+        low, high = points.min(0)[::-1], points.max(0)[::-1]
+    edges: list[float] = [*(np.clip(low, 0, sizes) * scale), *(np.clip(high, 0, sizes) * scale)]
+    return edges
+
+
+def scan_box(scan: Scan, edges: Sequence[float], shape: Sequence[int], *, label: str, score: float) -> Box:
+    """The inverse of `grid_box`: in RAS mm for a scan of a patient, in pixels (column, row) for a picture."""
+    sizes = np.array(scan.data.shape[1:])
+    low, high = (np.clip(np.array(e) / np.array(shape), 0, 1) * sizes for e in (edges[:3], edges[3:]))
+    score = float(score)
+    if scan.frame == "image":
+        return Box(label, (float(low[2]), float(low[1])), (float(high[2]), float(high[1])), score)
+    corners = np.array([[*corner, 1] for corner in product(*zip(low[::-1] - 0.5, high[::-1] - 0.5, strict=True))])
+    mm = corners @ scan.affine[:3].T
+    middle = slice_of(scan, (low + high) / 2)
+    return Box(label, tuple(mm.min(0).tolist()), tuple(mm.max(0).tolist()), score, middle)

@@ -1,0 +1,47 @@
+"""A slice of a scan with boxes drawn on it, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfm.image.display import slice_picture
+from medfm.image.geometry import rectangle_of, slice_of
+from medfm.scan.results import Box
+from medfm.scan.scan import Scan
+
+__all__ = ["marked_picture"]
+
+_COLOURS = ("#ff5b5b", "#4fc3f7", "#ffd54f", "#81c784", "#ba68c8", "#ff8a65", "#4db6ac", "#f06292")
+
+
+def marked_picture(scan: Scan, boxes: Sequence[Box], *, index: int | None = None, size: int = 640) -> NDArray[np.uint8]:
+    """(rows, columns, 3): slice `index` (default: that of the first box) with the boxes that cross it, one colour a
+    label, the score in percent behind the name."""
+    from PIL import Image, ImageDraw
+
+    if index is None:
+        index = next((b.slice for b in boxes if b.slice is not None), 0)
+    picture = Image.fromarray(slice_picture(scan, index, size=size))
+    draw = ImageDraw.Draw(picture)
+    labels = sorted({box.label for box in boxes})
+    for box in boxes:
+        if not _crosses(scan, box, index):
+            continue
+        colour = _COLOURS[labels.index(box.label) % len(_COLOURS)]
+        left, top, right, bottom = rectangle_of(scan, box.low, box.high)
+        corners = (left * picture.width, top * picture.height, right * picture.width, bottom * picture.height)
+        draw.rectangle(corners, outline=colour, width=2)
+        words = box.label if box.score is None else f"{box.label} {100 * box.score:.0f}"
+        draw.text((corners[0] + 3, max(0, corners[1] - 11)), words, fill=colour)
+    return np.asarray(picture)
+
+
+def _crosses(scan: Scan, box: Box, index: int) -> bool:
+    if len(box.low) == 2:
+        return True
+    back = np.linalg.inv(scan.affine)
+    first, last = (slice_of(scan, (back[:3] @ [*corner, 1.0] + 0.5)[::-1].tolist()) for corner in (box.low, box.high))
+    return min(first, last) <= index <= max(first, last)

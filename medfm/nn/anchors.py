@@ -1,0 +1,75 @@
+"""Boxes on a grid of voxels: anchors at every cell of a pyramid, deltas to and from them, overlapping boxes dropped.
+
+A box is (d0, h0, w0, d1, h1, w1), edges in voxels, 0 = the outer edge of the first voxel. A picture is a volume of one
+slice, and its boxes have depth 0 to 1: so the overlap of two is that of two rectangles, and one code serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medfm.nn.stages import Triple
+
+__all__ = ["clip_boxes", "decode_boxes", "encode_boxes", "grid_anchors", "suppress"]
+
+
+def grid_anchors(
+    shapes: Sequence[Triple], strides: Sequence[Triple], sizes: Sequence[Sequence[Sequence[float]]]
+) -> list[Tensor]:
+    """Anchors of each level, (cells * A, 6): those of a cell together, all centred on the middle of the cell.
+
+    shapes: (d, h, w) of the levels. sizes: of each level's A anchors, (D, H, W) voxels of the input. MONAI's and
+    torchvision's generators centre anchors on a cell's corner and round their sides, which leaves a slice no depth.
+    """
+    levels = []
+    for shape, stride, kinds in zip(shapes, strides, sizes, strict=True):
+        axes = [(torch.arange(n) + 0.5) * s for n, s in zip(shape, stride, strict=True)]
+        centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 1, 3)
+        half = torch.tensor([list(k) for k in kinds], dtype=torch.float32)[None] / 2
+        levels.append(torch.cat([centres - half, centres + half], 2).reshape(-1, 6))
+    return levels
+
+
+def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """(N, 6) boxes as deltas from (N, 6) anchors: shift of the middle in sides of the anchor, logarithm of the sides'
+    ratio (Girshick et al. 2014; MONAI's coder)."""
+    return _coder().encode_single(boxes, anchors)
+
+
+def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """The inverse of `encode_boxes`."""
+    return _coder().decode_single(deltas, anchors)
+
+
+def _coder() -> Any:
+    from monai.apps.detection.utils.box_coder import BoxCoder
+
+    return BoxCoder(weights=(1.0,) * 6)
+
+
+def clip_boxes(boxes: Tensor, shape: Sequence[int]) -> Tensor:
+    """(N, 6) boxes cut at the borders of a (D, H, W) grid; each keeps a thousandth of a voxel at least."""
+    limits = torch.tensor([*shape], dtype=boxes.dtype, device=boxes.device)
+    low = torch.minimum(boxes[:, :3].clamp(min=0), limits - 1e-3)
+    high = torch.maximum(torch.minimum(boxes[:, 3:], limits), low + 1e-3)
+    return torch.cat([low, high], 1)
+
+
+def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float, most: int) -> Tensor:
+    """Numbers of the boxes that stay, best first: none overlaps a better one of its label by more than `overlap` (IoU).
+
+    Flat boxes go through torchvision's compiled loop, others through MONAI's.
+    """
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.long, device=boxes.device)
+    if bool((boxes[:, 3] - boxes[:, 0] <= 1).all()) and bool((boxes[:, 0] == boxes[0, 0]).all()):
+        from torchvision.ops import batched_nms as flat
+
+        return flat(boxes[:, [2, 1, 5, 4]], scores, labels, overlap)[:most]
+    from monai.data.box_utils import batched_nms
+
+    return torch.as_tensor(batched_nms(boxes, scores, labels, overlap, max_proposals=most))

@@ -1,0 +1,208 @@
+"""Boxes from boxes: anchors matched to what is drawn, focal loss or hard negatives, corners; empty scans teach too."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfm.data.batches import Batches
+from medfm.data.boxes import BoxCase, both_boxes
+from medfm.detector import Detector
+from medfm.grid import GridPrepare
+from medfm.heads.detect import Dense
+from medfm.image.boxes import sample_boxed
+from medfm.image.patches import random_map, vary_intensity
+from medfm.metrics import average_precision, match_boxes
+from medfm.nn.anchors import decode_boxes, encode_boxes
+
+__all__ = ["DenseLoss", "Detection"]
+
+
+class Detection(nn.Module):
+    """Trains a `Detector`.
+
+    Args:
+        model: `encoder` and `head` nodes.
+        data: see `medfm.data.boxes.both_boxes`.
+        prepare: fields of `GridPrepare`. patch: (D, H, W) voxels. batch: patches a step. tile: voxels read at once
+            later (default: patch).
+        repeats: patches of each scan in a pass. around: share of patches that hold a box of the scan, for volumes much
+            larger than a patch; others lie anywhere.
+        loss: arguments of `DenseLoss`. overlap: see `Detector`.
+        degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). vary: strength of the changes of
+            intensity, 0 for none.
+        checked: held-out scans looked at after a pass.
+    """
+
+    def __init__(
+        self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
+        tile: list[int] | None = None, batch: int = 8, repeats: int = 1, around: float = 0.0,
+        loss: dict[str, Any] | None = None, overlap: float = 0.5, degrees: float = 3.0, zoom: float = 0.2,
+        flips: str = "", vary: float = 1.0, checked: int = 40, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.cases, self.held, names = both_boxes(data, GridPrepare.from_dict(prepare), seed=seed)
+        self.network = Detector(
+            encoder=model["encoder"], head=model["head"], labels=names, prepare=prepare, patch=tile or patch,
+            overlap=overlap, about=about(data, self.cases, self.held),
+        )  # fmt: skip
+        self.patch = (patch[0], patch[1], patch[2])
+        self.around, self.checked = around, checked
+        self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
+        self.loss = DenseLoss(**(loss or {}))
+        self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """x (B, C, *patch); boxes (B, M, 6) in voxels of it and their labels (B, M), -1 where there is none; spacing
+        (B, 3) mm; place (B, 6) of the patch in its scan."""
+        generator = self.batches.generator(indices)
+        rows = [self._patch(self.cases[i % len(self.cases)], generator) for i in indices]
+        most = max(1, *(len(labels) for _, _, labels, _, _ in rows))
+        boxes, labels = torch.zeros(len(rows), most, 6), torch.full((len(rows), most), -1)
+        for number, (_, own, kinds, _, _) in enumerate(rows):
+            boxes[number, : len(own)], labels[number, : len(own)] = own, kinds
+        x = torch.stack([row[0] for row in rows])
+        if self.vary:
+            x = vary_intensity(x, generator, strength=self.vary)
+        if self.network.preparation.intensity in ("range", "windows"):
+            x = x.clamp(0, 1)
+        spacing, place = (torch.stack([row[k] for row in rows]) for k in (3, 4))
+        return {"x": x, "boxes": boxes, "labels": labels, "spacing": spacing, "place": place}
+
+    def _patch(self, case: BoxCase, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        matrix = random_map(self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips)
+        shape = torch.tensor(case.x.shape[1:], dtype=torch.float32)
+        patch = torch.tensor(self.patch, dtype=torch.float32)
+        draw = torch.rand(3, generator=generator)
+        centre = (shape - 1) / 2 + (draw - 0.5) * (shape - patch).abs()
+        if len(case.boxes) and torch.rand((), generator=generator) < self.around:
+            box = case.boxes[torch.randint(len(case.boxes), (), generator=generator)]
+            centre = (box[:3] + box[3:] - 1) / 2 + (draw - 0.5) * patch * 0.8
+        x, boxes, kept = sample_boxed(
+            case.x.float(), case.boxes, centre=centre.tolist(), patch=self.patch, matrix=matrix
+        )
+        edges = torch.cat([centre - patch / 2, centre + patch / 2]) / shape.repeat(2) * 2 - 1
+        return x, boxes, case.labels[kept], case.spacing, edges
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        dense = self.network(batch["x"], batch["spacing"], batch["place"])
+        classes, corners = self.loss(dense, batch["boxes"], batch["labels"], per_cell=self.network.head.per_cell)
+        return {"loss": classes + corners, "classes": classes, "corners": corners}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Mean AP at IoU 0.5 of the classes over held-out scans ("score"), and of each class."""
+        found, drawn = [], []
+        for case in self.held[: self.checked]:
+            found.append(self.network.find(case.grid(self.network.preparation)))
+            drawn.append((case.boxes, case.labels))
+        overlaps = [0.5 + 0.05 * k for k in range(10)]
+        figures = average_precision(match_boxes(found, drawn, overlaps=overlaps), self.network.labels)
+        each = {name: value for name, value in figures["classes"].items() if not math.isnan(value)}
+        return {"score": 0.0 if math.isnan(figures["ap50"]) else figures["ap50"], **each}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """A trained encoder learns at a third of the rate of what starts from nothing."""
+        old = [p for p in self.network.encoder.parameters() if p.requires_grad]
+        slow = rate / 3 if getattr(self.network.encoder, "tune", "") == "all" else rate
+        new = [p for p in self.network.head.parameters() if p.requires_grad]
+        return [group for group in ({"params": old, "lr": slow}, {"params": new, "lr": rate}) if group["params"]]
+
+    def save(self, folder: Path) -> None:
+        """A folder for `medfm.detector.load_detector`."""
+        self.network.save(folder)
+
+
+class DenseLoss(nn.Module):
+    """What the anchors should say, and how far off they are.
+
+    Args:
+        match: "atss" takes for each box the anchors nearest to it whose overlap is above the mean plus the deviation of
+            such anchors (Zhang et al., CVPR 2020; MONAI's matcher). "iou" takes anchors that overlap by `high` or more,
+            and each box's best; those between `low` and `high` are not asked (Faster R-CNN, RetinaNet; torchvision's).
+        nearest: candidates a level of "atss".
+        classes: "focal" asks all anchors and weighs by difficulty (Lin et al. 2017), "hard" the positive ones and
+            `negatives` of the negatives that the network finds likeliest for each patch (DeepLung; MONAI's sampler).
+        corners: "giou" of the decoded boxes (Rezatofighi et al. 2019) or "l1", smooth L1 of the deltas. weight: of it.
+    """
+
+    def __init__(
+        self, *, match: Literal["atss", "iou"] = "atss", nearest: int = 9, high: float = 0.5, low: float = 0.4,
+        classes: Literal["focal", "hard"] = "focal", alpha: float = 0.25, gamma: float = 2.0, negatives: int = 16,
+        corners: Literal["giou", "l1"] = "giou", weight: float = 1.0,
+    ) -> None:  # fmt: skip
+        from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
+        from monai.apps.detection.utils.hard_negative_sampler import HardNegativeSampler
+        from torchvision.models.detection._utils import Matcher
+
+        super().__init__()
+        self.atss = ATSSMatcher(nearest, center_in_gt=False) if match == "atss" else None
+        self.matcher = Matcher(high, low, allow_low_quality_matches=True)
+        self.sampler = HardNegativeSampler(2 * negatives, 0.5, min_neg=negatives, pool_size=2)
+        self.kind, self.alpha, self.gamma = classes, alpha, gamma
+        self.corners, self.weight = corners, weight
+
+    def forward(self, dense: Dense, boxes: Tensor, labels: Tensor, *, per_cell: int) -> tuple[Tensor, Tensor]:
+        """boxes (B, M, 6), labels (B, M), -1 for none -> the loss of the classes and of the corners, two scalars."""
+        anchors = torch.cat(dense.anchors)
+        matches = [
+            self._match(own[kinds >= 0], dense.anchors, anchors, per_cell)
+            for own, kinds in zip(boxes, labels, strict=True)
+        ]
+        matched = torch.stack(matches)  # (B, N): number of the box, -1 background, -2 not asked
+        positive, asked = matched >= 0, matched > -2
+        target = torch.zeros_like(dense.logits)
+        index = positive.nonzero()
+        own = matched[positive]
+        target[index[:, 0], index[:, 1], labels[index[:, 0], own]] = 1
+        count = positive.sum().clamp(min=1)
+        classes = self._classes(dense.logits, target, positive, asked, count)
+        if not len(index):
+            return classes, dense.deltas.sum() * 0
+        wanted, there = boxes[index[:, 0], own], anchors[index[:, 1]]
+        return classes, self.weight * self._corners(dense.deltas[positive], wanted, there)
+
+    def _match(self, boxes: Tensor, levels: list[Tensor], anchors: Tensor, per_cell: int) -> Tensor:
+        from monai.data.box_utils import box_iou
+
+        if not len(boxes):
+            return torch.full((len(anchors),), -1, device=anchors.device)
+        if self.atss is not None:
+            cells = [len(level) // per_cell for level in levels]
+            return self.atss(boxes, anchors, cells, per_cell)[1]
+        matched: Tensor = self.matcher(box_iou(boxes, anchors))
+        return matched
+
+    def _classes(self, logits: Tensor, target: Tensor, positive: Tensor, asked: Tensor, count: Tensor) -> Tensor:
+        if self.kind == "focal":
+            from torchvision.ops import sigmoid_focal_loss
+
+            each = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
+            return (each * asked[..., None]).sum() / count
+        marks = [torch.where(p, 1, torch.where(a, 0, -1)) for p, a in zip(positive, asked, strict=True)]
+        likeliest = logits.detach().sigmoid().amax(2).flatten()
+        chosen = [torch.stack(list(masks)).any(0) for masks in zip(*self.sampler(marks, likeliest), strict=True)]
+        mask = torch.stack(chosen).bool()
+        return F.binary_cross_entropy_with_logits(logits[mask], target[mask], reduction="sum") / mask.sum()
+
+    def _corners(self, deltas: Tensor, wanted: Tensor, anchors: Tensor) -> Tensor:
+        if self.corners == "l1":
+            return F.smooth_l1_loss(deltas, encode_boxes(wanted, anchors), beta=1 / 9)
+        from monai.losses.giou_loss import BoxGIoULoss
+
+        loss: Tensor = BoxGIoULoss()(decode_boxes(deltas, anchors), wanted)
+        return loss
+
+
+def about(data: dict[str, Any], cases: list[BoxCase], held: list[BoxCase]) -> dict[str, Any]:
+    """What a card must say of the data, without where it lay: names of the set and of the held-out cases."""
+    return {
+        "data": Path(str(data["train"])).name,
+        "trained on": len(cases),
+        "held out": sorted({c.patient for c in held}),
+    }

@@ -1,0 +1,209 @@
+"""Detection: boxes come back where they were put, in every layout and space; tiles count once; empty scans teach."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_recipes import SMALL, Made, boxed_pictures
+
+import medfm
+from medfm.config import build, load_recipe
+from medfm.data.boxes import both_boxes, find_boxes
+from medfm.detector import Detector, load_detector
+from medfm.errors import AdapterMismatch, DataError, UnknownName
+from medfm.evaluate.detect import evaluate_detect
+from medfm.grid import GridPrepare
+from medfm.heads.detect import Dense
+from medfm.image.boxes import grid_box, move_boxes, sample_boxed, scan_box
+from medfm.image.marked import marked_picture
+from medfm.metrics import average_precision, froc, match_boxes
+from medfm.nn.anchors import decode_boxes, encode_boxes, grid_anchors, suppress
+from medfm.objectives.detection import DenseLoss
+from medfm.predict.detecting import box_size
+from medfm.scan import Box, Scan
+from medfm.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return boxed_pictures(tmp_path_factory.mktemp("boxes"), count=32)
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector that has learned squares and bars."""
+    folder = tmp_path_factory.mktemp("detector")
+    small = [
+        *SMALL["detection"](Made(Path(), Path(), Path(), folder / "made")), f"data={{train: '{pictures}', hold: 0.25}}",
+        "train.epochs=10", "train.rate=1.0e-2", "train.average=0.8", "objective.checked=2", "objective.vary=0",
+        "objective.flips=''", "objective.repeats=2",
+    ]  # fmt: skip
+    return train(load_recipe("detection/cells", small), output=folder / "run")
+
+
+def test_it_finds_what_it_learned_on_pictures_it_never_saw(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    metrics = evaluate_detect(load_detector(trained), pictures, output=tmp_path, held_out=True, resamples=20)
+    assert metrics["ap50"]["value"] > 0.6 > metrics["mean_place"]["value"]
+    assert metrics["ap50"]["n"] == sum(row["ap50"]["n"] for row in metrics["classes"].values())
+    assert metrics["ap"]["low"] <= metrics["ap"]["value"] <= metrics["ap"]["high"]
+    assert {"froc", "cpm", "overall"} <= set(metrics)
+    assert len((tmp_path / "cases.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_model_saved_and_loaded_says_the_same(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    model = load_detector(trained)
+    model.save(tmp_path)
+    scan = Scan.read(pictures.parent / "0.png")
+    one, other = (medfm.detect(m, scan, threshold=0.01) for m in (model, load_detector(tmp_path)))
+    assert [b.to_dict() for b in one] == [b.to_dict() for b in other] and one
+    assert box_size(scan, one[0])[1] == "pixels"
+    assert marked_picture(scan, one).shape == (640, 640, 3)
+
+
+def test_a_larger_picture_gives_each_thing_once(trained: Path) -> None:
+    model = load_detector(trained)
+    pixels = np.random.default_rng(0).integers(20, 60, (160, 150), dtype=np.uint8)
+    places = [(10, 20), (57, 58), (90, 110), (120, 30)]
+    for x, y in places:
+        pixels[y : y + 14, x : x + 14] = 200
+    boxes = [b for b in medfm.detect(model, Scan.from_array(pixels), threshold=0.3) if b.label == "square"]
+    middles = [((b.low[0] + b.high[0]) / 2 - 7, (b.low[1] + b.high[1]) / 2 - 7) for b in boxes]
+    for x, y in places:
+        assert sum(math.hypot(x - a, y - b) < 5 for a, b in middles) == 1
+
+
+def test_boxes_survive_the_way_to_the_grid_and_back() -> None:
+    turned = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -9], [0, 0, 4.0, 7], [0, 0, 0, 1]])  # rows along the patient's x
+    scan = Scan.from_array(np.zeros((10, 20, 30), np.float32), affine=turned)
+    box = Box("nodule", *[tuple((scan.affine[:3] @ [*p, 1]).tolist()) for p in ((2.5, 3.5, 1.5), (9.5, 8.5, 5.5))])
+    edges = grid_box(scan, box, (5, 40, 60))
+    back = scan_box(scan, edges, (5, 40, 60), label="nodule", score=0.5)
+    np.testing.assert_allclose([back.low, back.high], [box.low, box.high], atol=1e-6)
+    picture = Scan.from_array(np.zeros((40, 50), np.uint8))
+    flat = scan_box(
+        picture, grid_box(picture, Box("a", (5, 6), (20, 16)), (1, 80, 100)), (1, 80, 100), label="a", score=1
+    )
+    assert (flat.low, flat.high) == ((5, 6), (20, 16))
+
+
+def test_anchors_and_deltas_undo_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    low, sides = torch.rand(50, 3, generator=generator) * 30, torch.rand(50, 3, generator=generator) * 20 + 1
+    boxes = torch.cat([low, low + sides], 1)
+    (anchors,) = grid_anchors([(2, 5, 5)], [(4, 8, 8)], [[[4.0, 12.0, 12.0]]])
+    assert (decode_boxes(encode_boxes(boxes, anchors), anchors) - boxes).abs().max() < 1e-4
+    np.testing.assert_allclose(anchors[0], [0, -2, -2, 4, 10, 10])
+    flat = torch.tensor([[0, 1.0, 1, 1, 9, 9], [0, 2.0, 1, 1, 9, 9], [0, 20.0, 20, 1, 29, 29]])
+    kept = suppress(flat, torch.tensor([0.5, 0.9, 0.1]), torch.tensor([0, 0, 0]), overlap=0.5, most=10)
+    assert kept.tolist() == [1, 2]
+    thick = flat * torch.tensor([1, 1, 1, 5, 1, 1])  # MONAI's way says the same
+    assert suppress(thick, torch.tensor([0.5, 0.9, 0.1]), torch.tensor([0, 0, 0]), overlap=0.5, most=10).tolist() == [
+        1,
+        2,
+    ]
+
+
+def test_what_is_mirrored_has_its_boxes_mirrored() -> None:
+    x = torch.zeros(1, 1, 20, 30)
+    x[0, 0, 4:9, 3:13] = 1
+    boxes = torch.tensor([[0.0, 4, 3, 1, 9, 13]])
+    matrix = torch.diag(torch.tensor([1.0, 1, -1]))
+    patch, moved, kept = sample_boxed(x, boxes, centre=(0, 9.5, 14.5), patch=(1, 20, 30), matrix=matrix)
+    torch.testing.assert_close(patch, x.flip(3), atol=1e-4, rtol=0)
+    assert kept.tolist() == [0]
+    np.testing.assert_allclose(moved, [[0, 4, 17, 1, 9, 27]], atol=1e-4)
+    half = move_boxes(boxes, centre=(0, 9.5, 14.5), patch=(1, 20, 30), matrix=torch.diag(torch.tensor([1.0, 2, 2])))
+    np.testing.assert_allclose(half[0, 4:] - half[0, 1:3], [2.5, 5], atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [{}, {"match": "iou", "classes": "hard", "corners": "l1"}, {"match": "iou"}])
+def test_scans_without_a_box_teach_too(loss: dict[str, object]) -> None:
+    anchors = grid_anchors([(4, 4, 4)], [(4, 4, 4)], [[[4.0, 4, 4], [8.0, 8, 8]]])
+    logits, deltas = torch.zeros(2, 128, 1, requires_grad=True), torch.zeros(2, 128, 6, requires_grad=True)
+    dense = Dense(logits, deltas, anchors, [], [(4, 4, 4)])
+    empty = DenseLoss(**loss)(dense, torch.zeros(2, 1, 6), torch.full((2, 1), -1), per_cell=2)
+    sum(empty).backward()
+    assert empty[0] > 0 and empty[1] == 0 and logits.grad.abs().sum() > 0 and (logits.grad >= 0).all()
+    boxes = torch.tensor([[[4.0, 4, 4, 12, 12, 12]], [[0.0, 0, 0, 0, 0, 0]]])
+    parts = DenseLoss(**loss)(dense, boxes, torch.tensor([[0], [-1]]), per_cell=2)
+    assert all(p.isfinite() for p in parts) and parts[1] > 0
+
+
+def test_the_figures_count_what_they_say() -> None:
+    boxes = torch.tensor([[0.0, 0, 0, 1, 10, 10], [0.0, 20, 20, 1, 30, 30]])
+    labels = torch.tensor([0, 1])
+    perfect = match_boxes([(boxes, torch.tensor([0.9, 0.8]), labels)], [(boxes, labels)], overlaps=[0.5] * 10)
+    assert average_precision(perfect, ["a", "b", "never drawn"])["ap50"] == pytest.approx(1.0)
+    assert froc(perfect) == ([1.0] * 7, 1.0)
+    found = (boxes[[0, 0]] + torch.tensor([[0.0], [40.0]]), torch.tensor([0.5, 0.9]), torch.tensor([0, 0]))
+    one = match_boxes([found, found], [(boxes, labels)] * 2, overlaps=[0.5] * 10)
+    assert average_precision(one, ["a", "b"])["classes"] == pytest.approx({"a": 0.5, "b": 0.0})
+    sensitivities, cpm = froc(one)  # a false box outranks each hit: nothing below one false a scan, half above
+    assert sensitivities[-1] == 0.5 and sensitivities[0] < 0.1 and 0 < cpm < 0.5
+
+
+def test_every_layout_gives_the_same_boxes(tmp_path: Path) -> None:
+    for folder in ("JPEGImages", "Annotations", "images/x"):
+        (tmp_path / folder).mkdir(parents=True)
+    picture = Image.fromarray(np.zeros((40, 50), np.uint8))
+    for name in ("JPEGImages/one.png", "images/x/image.png"):
+        picture.save(tmp_path / name)
+    box = "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>16</ymax></bndbox>"
+    (tmp_path / "Annotations/one.xml").write_text(
+        f"<annotation><filename>one.png</filename><object><name>cell</name>{box}</object></annotation>"
+    )
+    (tmp_path / "images/x/boxes.json").write_text(json.dumps([{"label": "cell", "xywh": [5, 6, 15, 10]}]))
+    (tmp_path / "coco.json").write_text(json.dumps({
+        "images": [{"id": 7, "file_name": "JPEGImages/one.png"}, {"id": 8, "file_name": "images/x/image.png"}],
+        "annotations": [{"image_id": 7, "category_id": 3, "bbox": [5, 6, 15, 10]}],
+        "categories": [{"id": 3, "name": "cell"}],
+    }))  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "images/x/image.png", "question": "?"}) + "\n")
+    (tmp_path / "own.jsonl").write_text(
+        json.dumps({"image": "JPEGImages/one.png", "boxes": [{"label": "cell", "low": [5, 6], "high": [20, 16]}]})
+    )
+    slake = tmp_path / "slake"
+    (tmp_path / "images").rename(slake.with_name("moved"))
+    slake.mkdir()
+    slake.with_name("moved").rename(slake / "images")
+    (tmp_path / "rows.jsonl").rename(slake / "rows.jsonl")
+    for data in (tmp_path, tmp_path / "coco.json", tmp_path / "own.jsonl", slake, slake / "rows.jsonl"):
+        found = find_boxes(data)
+        assert found.counts == {"cell": 1}, data
+        assert found.scans[0].boxes == (Box("cell", (5, 6), (20, 16)),)
+    assert len(find_boxes(tmp_path / "coco.json").scans) == 2  # the picture without a box is kept
+
+
+def test_wrong_input_is_named(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="expected one of kind 'detect'"):
+        load_detector("default")
+    with pytest.raises(DataError, match="no data set with boxes"):
+        find_boxes(tmp_path)
+    with pytest.raises(DataError, match="unknown"):
+        both_boxes({"train": pictures, "hold": 0.2, "shuffle": 1}, GridPrepare(), seed=0)
+    with pytest.raises(DataError, match="no class in common"):
+        evaluate_detect(load_detector(trained), pictures, output=tmp_path, least=1000)
+
+
+def test_a_model_on_the_shared_encoder_refuses_another_eye(tmp_path: Path) -> None:
+    model = Detector(
+        encoder={"name": "shared", "tune": "none"}, head={"levels": [4], "sizes": [[32]], "width": 16, "convs": 1},
+        labels=["a"], prepare={"size": 64, "channels": 3, "intensity": "range"}, patch=[1, 64, 64],
+    )  # fmt: skip
+    model.save(tmp_path)
+    assert (tmp_path / "detect.safetensors").stat().st_size < 1e5  # the eye stays where it is
+    assert load_detector(tmp_path).settings["encoder"]["eye"]
+    about = json.loads((tmp_path / "medfm.json").read_text())
+    about["encoder"]["eye"] = "0" * 64
+    (tmp_path / "medfm.json").write_text(json.dumps(about))
+    with pytest.raises(AdapterMismatch, match="was trained on the eye 0000"):
+        load_detector(tmp_path)
+    assert build(
+        "heads", {"name": "detect", "levels": [0], "sizes": [[8]]}, channels=[4], strides=[(1, 2, 2)], classes=1
+    )
