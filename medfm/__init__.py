@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medfm.classifier import load_classifier
     from medfm.detector import load_detector
     from medfm.model import load
-    from medfm.predict import ask, ask_many, denoise, detect, reconstruct, register, report, segment, stream
+    from medfm.predict import ask, ask_many, classify, denoise, detect, reconstruct, register, report, segment, stream
     from medfm.reconstructor import load_reconstructor
     from medfm.registrar import load_registrar
     from medfm.scan import RawData, Scan
@@ -22,9 +23,11 @@ __all__ = [
     "__version__",
     "ask",
     "ask_many",
+    "classify",
     "denoise",
     "detect",
     "load",
+    "load_classifier",
     "load_detector",
     "load_reconstructor",
     "load_registrar",
@@ -42,9 +45,11 @@ _HOMES = {
     "Scan": "medfm.scan",
     "ask": "medfm.predict",
     "ask_many": "medfm.predict",
+    "classify": "medfm.predict",
     "denoise": "medfm.predict",
     "detect": "medfm.predict",
     "load": "medfm.model",
+    "load_classifier": "medfm.classifier",
     "load_detector": "medfm.detector",
     "load_reconstructor": "medfm.reconstructor",
     "load_registrar": "medfm.registrar",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -68,8 +69,10 @@ class Classifier(nn.Module):
 
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
         x = grid.numbers()[None].requires_grad_()  # a frozen encoder passes no gradient back otherwise
-        seer = GradCAM(_Spaced(self, spacing), "model.head.taps.0", postprocessing=lambda heat: heat)
-        heat = torch.as_tensor(seer(x, class_idx=self.labels.index(label)))[0, 0].detach()
+        seer = GradCAM(_Spaced(self, spacing).train(self.training), "model.head.taps.0")
+        coarse = seer.compute_map(x, class_idx=self.labels.index(label)).detach()
+        # MONAI would lay the corners' middles on each other, which moves the map by up to half a cell
+        heat = F.interpolate(coarse, grid.shape, mode="trilinear", align_corners=False)[0, 0]
         return heat / heat.max().clamp(min=1e-12)
 
     def save(self, folder: Path) -> None:

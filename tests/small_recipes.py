@@ -106,6 +106,24 @@ def boxed_pictures(folder: Path, *, count: int = 16) -> Path:
     return file
 
 
+def labelled_pictures(folder: Path, *, count: int = 24) -> Path:
+    """JSON lines of grey pictures strewn with bright pixels, "salt", some with a bright "square" besides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        label, pixels = ("square", "salt")[number % 2], generator.integers(20, 60, (48, 48), dtype=np.uint8)
+        pixels.ravel()[generator.permutation(48 * 48)[:200]] = 200
+        if label == "square":
+            x, y = generator.integers(0, 36, 2)
+            pixels[y : y + 12, x : x + 12] = 200
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "label": label, "patient": f"p{number}"}))
+    file = folder / "labels.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
 def _questions(made: Made) -> list[str]:
     return [
         "objective.model.encoder={name: hybrid, width: 96, depth: 1, heads: 4}",
@@ -137,6 +155,11 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "reconstruction": lambda made: [
         f"data={{train: ['{body(made.folder)}'], hold: [0.3, 0.7], gap: 1, size: 40, every: 12}}",
         "objective.checked=1", "objective.batch=1", "objective.perceptual=null", "train.budget=0",
+    ],
+    "classification": lambda made: [
+        f"data={{train: '{labelled_pictures(made.folder / 'labels')}', hold: 0.25, tune: 0.25}}", "objective.batch=4",
+        "objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 48, 48]", "train.budget=0",
+        "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], norm: batch}, head: {}}",
     ],
     "detection": lambda made: [
         f"data={{train: '{boxed_pictures(made.folder / 'boxes')}', hold: 0.25}}", "objective.batch=4",

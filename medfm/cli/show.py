@@ -24,6 +24,7 @@ __all__ = [
     "about",
     "adapters",
     "alignments",
+    "classifications",
     "detections",
     "disclaimer",
     "evaluation",
@@ -122,6 +123,14 @@ def overlap(metrics: dict[str, Any], output: Path) -> None:
     from medfm.evaluate.overlap import overlap_table
 
     _err().print(overlap_table(metrics))
+    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+
+
+def classifications(metrics: dict[str, Any], output: Path) -> None:
+    """The figures of a classifier as a table, and where they lie."""
+    from medfm.evaluate.classify import classification_table
+
+    _err().print(classification_table(metrics))
     note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 

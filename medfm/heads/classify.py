@@ -27,9 +27,9 @@ class ClassifyHead(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = levels or [len(channels) - 1]
-        #: places where gradients are taken for Grad-CAM: a shared encoder's last level is no layer of its own
+        #: where Grad-CAM takes its gradients: what is pooled, so that it agrees with `maps`
         self.taps = nn.ModuleList(nn.Identity() for _ in self.levels)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, channels[level]) for level in self.levels)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels[level]) for level in self.levels)
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(sum(channels[level] for level in self.levels), classes)
 
@@ -54,4 +54,8 @@ class ClassifyHead(nn.Module):
 
     def _seen(self, pyramid: list[Tensor]) -> list[Tensor]:
         chosen = [pyramid[level] for level in self.levels]
-        return [norm(tap(x)) for tap, norm, x in zip(self.taps, self.norms, chosen, strict=True)]
+        # channel by channel at each place: a norm over places would make one place's map depend on all others
+        return [
+            tap(norm(x.movedim(1, -1)).movedim(-1, 1))
+            for tap, norm, x in zip(self.taps, self.norms, chosen, strict=True)
+        ]

@@ -1,6 +1,7 @@
 """The verbs: what a person wants of a scan, and what comes back. One module a verb."""
 
 from medfm.predict.answering import ask, ask_many, stream
+from medfm.predict.classifying import classify, explain
 from medfm.predict.detecting import detect
 from medfm.predict.outlining import outline
 from medfm.predict.reconstructing import denoise, reconstruct
@@ -11,8 +12,10 @@ from medfm.predict.segmenting import segment, volumes
 __all__ = [
     "ask",
     "ask_many",
+    "classify",
     "denoise",
     "detect",
+    "explain",
     "likeness",
     "outline",
     "reconstruct",

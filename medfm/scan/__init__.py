@@ -3,7 +3,7 @@
 from medfm.scan.alignment import Alignment
 from medfm.scan.rawdata import RawData, Reconstructed
 from medfm.scan.report import Finding, Measurement, Report, Section, Sentence
-from medfm.scan.results import Answer, Box, Mask
+from medfm.scan.results import Answer, Box, Mask, Scores
 from medfm.scan.scan import Scan
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Reconstructed",
     "Report",
     "Scan",
+    "Scores",
     "Section",
     "Sentence",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medfm.errors import ShapeError
 
-__all__ = ["Answer", "Box", "Mask"]
+__all__ = ["Answer", "Box", "Mask", "Scores"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,36 @@ class Mask:
                 }
                 for value in sorted({*found, *self.labels})
             },
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How probable each label is for the whole scan.
+
+    `thresholds`: label -> {"sensitive", "specific"}: the probabilities from which it is called present when few may be
+    missed, and when few may be called wrongly; empty where a model has none.
+    """
+
+    probabilities: Mapping[str, float]
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def best(self) -> str:
+        """The likeliest label."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+    def present(self, point: str) -> dict[str, bool]:
+        """Which labels are called present at an operating point, "sensitive" or "specific"."""
+        return {n: self.probabilities[n] >= t[point] for n, t in self.thresholds.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "kind": "scores",
+            "probabilities": {name: float(p) for name, p in self.probabilities.items()},
+            "best": self.best,
+            "present": {point: self.present(point) for point in ("sensitive", "specific")} if self.thresholds else {},
         }
 
 

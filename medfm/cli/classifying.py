@@ -1,0 +1,76 @@
+"""`medfm classify` and `medfm evaluate classify`: what a scan shows as a whole, and how often that is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medfm.cli.app import app, evaluate
+
+__all__ = ["classify", "evaluate_classify"]
+
+Models = Annotated[
+    list[str], typer.Option("--task", help="A classifier or its folder; several are averaged.", metavar="NAME")
+]
+
+
+@app.command()
+def classify(
+    file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
+    task: Models,
+    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    heat: Annotated[
+        Path | None, typer.Option(help="Write where the likeliest label was seen, as NIfTI.", metavar="HEAT.nii.gz")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The probabilities as one JSON object.")] = False,
+) -> None:
+    """Say how probable each label of a classifier is, and what holds at its two operating points."""
+    import json
+
+    import medfm
+    from medfm.cli import show
+    from medfm.errors import ScanError
+    from medfm.predict import explain
+
+    if heat is not None and not heat.name.endswith((".nii", ".nii.gz")):  # told before the work is done
+        raise ScanError(f"--heat {heat.name}: maps are written as NIfTI; end the name in .nii or .nii.gz")
+    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
+    scan = medfm.Scan.read(file, series=number)
+    show.scan(scan)
+    models = [medfm.load_classifier(name) for name in task]
+    with show.waiting("classifying"):
+        scores = medfm.classify(models, scan)
+    if as_json:
+        typer.echo(json.dumps({"task": task, **scores.to_dict()}))
+    else:
+        sensitive, specific = scores.present("sensitive"), scores.present("specific")
+        for name, p in sorted(scores.probabilities.items(), key=lambda item: -item[1]):
+            called = "present" if specific.get(name) else "cannot be ruled out" if sensitive.get(name) else ""
+            typer.echo(f"{name}\t{100 * p:.1f} %\t{called}".rstrip())
+    if heat is not None:
+        medfm.Scan.from_array(explain(models[0], scan, scores.best)[None], affine=scan.affine).write(heat)
+        show.note(f"written: {heat}, where {scores.best!r} was seen")
+    show.disclaimer()
+
+
+@evaluate.command("classify")
+def evaluate_classify(
+    data: Annotated[
+        Path, typer.Argument(help="HAM10000 folder, MedMNIST .npz, a folder a class, or .jsonl.", metavar="DATASET")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    model: Annotated[list[str], typer.Option(help="A classifier or its folder; several are averaged.", metavar="NAME")],
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
+) -> None:
+    """AUC, balanced accuracy, calibration and operating points of a classifier, beside the nearest thumbnail."""
+    from medfm.classifier import load_classifier
+    from medfm.cli.show import classifications
+    from medfm.evaluate.classify import evaluate_classify as run
+
+    metrics = run([load_classifier(name) for name in model], data, output=output, held_out=held_out, limit=limit)
+    classifications(metrics, output)

@@ -1,0 +1,134 @@
+"""Classification: learned labels come back calibrated, maps point at what made them, figures count what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_recipes import SMALL, Made, labelled_pictures
+
+import medfm
+from medfm.classifier import load_classifier
+from medfm.config import load_recipe
+from medfm.data.labels import find_labels, three_sides
+from medfm.errors import ConfigError, DataError, UnknownName
+from medfm.evaluate.classify import evaluate_classify
+from medfm.heads.classify import ClassifyHead
+from medfm.metrics import best_temperature, operating_points, sorting_figures
+from medfm.predict import explain
+from medfm.scan import Scan
+from medfm.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_pictures(tmp_path_factory.mktemp("labels"), count=48)
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small classifier that has learned squares from salt."""
+    folder = tmp_path_factory.mktemp("classifier")
+    small = [
+        *SMALL["classification"](Made(Path(), Path(), Path(), folder / "made")),
+        f"data={{train: '{pictures}', hold: 0.25, tune: 0.25}}", "train.epochs=10", "train.rate=1.0e-2",
+        "train.average=0.8", "objective.vary=0", "objective.flips=''", "objective.degrees=0",
+    ]  # fmt: skip
+    return train(load_recipe("classification/skin", small), output=folder / "run")
+
+
+def test_it_knows_what_it_learned_on_pictures_it_never_saw(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    metrics = evaluate_classify(load_classifier(trained), pictures, output=tmp_path, held_out=True, resamples=20)
+    assert metrics["auc"]["value"] > 0.9 and metrics["balanced_accuracy"]["value"] > 0.8
+    assert metrics["auc"]["n"] == metrics["thumbnails"]["auc"]["n"] == 12
+    points = metrics["classes"]["square"]["points"]
+    assert {"threshold", "sensitivity", "specificity"} == set(points["sensitive"])
+    assert points["sensitive"]["threshold"] <= points["specific"]["threshold"] + 1e-6
+    assert len((tmp_path / "cases.jsonl").read_text().splitlines()) == 12
+
+
+def test_saved_averaged_and_explained(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    model = load_classifier(trained)
+    model.save(tmp_path)
+    again, scan = load_classifier(tmp_path), Scan.read(pictures.parent / "0.png")
+    scores = medfm.classify(model, scan)
+    assert sum(scores.probabilities.values()) == pytest.approx(1)
+    assert medfm.classify(again, scan).probabilities == pytest.approx(scores.probabilities, abs=2e-3)
+    assert medfm.classify([model, again], scan).best == scores.best
+    assert json.dumps(scores.to_dict())
+    hits = 0
+    for number in range(0, 24, 2):  # the pictures of a square: where was it seen?
+        scan = Scan.read(pictures.parent / f"{number}.png")
+        heat = explain(model, scan, "square")[0]
+        row, column = (int(v) for v in np.average(np.indices(heat.shape), axis=(1, 2), weights=heat))
+        hits += bool((scan.data[0, 0, row - 1 : row + 2, column - 1 : column + 2] == 200).all())
+    assert hits >= 11  # of 12; a square covers a sixteenth of its picture
+    grid = model.preparation(scan)
+    exact = model.head.maps(model.encoder(grid.numbers()[None]))[0, model.labels.index("square")].relu()
+    small = torch.nn.functional.interpolate(exact[None, None], grid.shape, mode="trilinear", align_corners=False)[0, 0]
+    torch.testing.assert_close(
+        model.heat(grid, "square"), small / small.max(), atol=0.05, rtol=0
+    )  # as Grad-CAM's paper proves for such a head
+    with pytest.raises(ConfigError, match="knows no label"):
+        explain(model, scan, "circle")
+    again.labels = ["a", "b"]
+    with pytest.raises(ConfigError, match="other labels"):
+        medfm.classify([model, again], scan)
+
+
+def test_a_class_map_is_its_logit_spread_out() -> None:
+    torch.manual_seed(0)
+    head = ClassifyHead([4, 8], 3, levels=[0, 1]).eval()
+    pyramid = [torch.randn(2, 4, 1, 8, 8), torch.randn(2, 8, 1, 4, 4)]
+    means = head.maps(pyramid).mean((2, 3, 4))
+    torch.testing.assert_close(means, head(pyramid) - head.logits.bias, atol=1e-5, rtol=0)
+
+
+def test_temperature_and_points_do_what_they_promise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = (torch.rand(4000, generator=generator) < 0.4).long()
+    logit = 2 * truth - 1 + torch.randn(4000, generator=generator)
+    sure = 3 * 2 * torch.stack([-logit / 2, logit / 2], 1)  # three times too sure
+    assert best_temperature(sure, truth) == pytest.approx(3, rel=0.15)
+    scores = torch.sigmoid(2 * logit)
+    points = operating_points(scores[:2000], truth[:2000] == 1, sensitivity=0.95, specificity=0.9)
+    fresh, present = scores[2000:], truth[2000:] == 1
+    assert abs((fresh[present] >= points["sensitive"]).float().mean() - 0.95) < 0.03
+    assert abs((fresh[~present] < points["specific"]).float().mean() - 0.9) < 0.03
+    assert operating_points(scores, torch.ones(4000, dtype=torch.bool), sensitivity=0.9, specificity=0.9) == {}
+    figures = sorting_figures(torch.tensor([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.3, 0.7, 0]]), torch.tensor([0, 1, 1]))
+    assert figures["auc"] == 1.0 and figures["balanced_accuracy"] == pytest.approx(0.75)
+
+
+def test_layouts_and_sides(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.zeros((8, 8), np.uint8))
+    (tmp_path / "ham" / "images").mkdir(parents=True)
+    rows = [("L1", "a", "mel"), ("L1", "b", "mel"), ("L2", "c", "nv"), ("L3", "d", "nv")]
+    for _, name, _ in rows:
+        picture.save(tmp_path / "ham" / "images" / f"{name}.jpg")
+    text = "lesion_id,image_id,dx\n" + "".join(",".join(row) + "\n" for row in rows)
+    (tmp_path / "ham" / "metadata.csv").write_text(text)
+    ham = find_labels(tmp_path / "ham")
+    assert ham.labels == ["mel", "nv"] and [s.patient for s in ham.scans] == ["L1", "L1", "L2", "L3"]
+    zeros = np.zeros((6, 28, 28), np.uint8)
+    kinds = np.array([[0], [1]] * 3, np.uint8)
+    np.savez(tmp_path / "mnist.npz", train_images=zeros, train_labels=kinds, val_images=zeros, val_labels=kinds)
+    train_part, tune, held, _ = three_sides({"train": tmp_path / "mnist.npz", "tune": 0.34}, seed=0)
+    assert {s.side for s in held} == {"validate"} and {s.side for s in [*train_part, *tune]} == {"train"}
+    for label in ("x", "y"):
+        (tmp_path / "folders" / label).mkdir(parents=True)
+        for number in range(10):
+            picture.save(tmp_path / "folders" / label / f"{number}.png")
+    sides = three_sides({"train": tmp_path / "folders", "hold": 0.3, "tune": 0.3}, seed=0)[:3]
+    patients = [{s.patient for s in side} for side in sides]
+    assert not patients[0] & patients[1] and not patients[1] & patients[2] and sum(map(len, patients)) == 20
+    with pytest.raises(DataError, match="no data set with labels"):
+        find_labels(tmp_path / "nothing")
+    with pytest.raises(DataError, match="unknown"):
+        three_sides({"train": tmp_path / "folders", "hold": 0.3, "share": 1}, seed=0)
+    with pytest.raises(UnknownName, match="expected one of kind 'classify'"):
+        load_classifier("default")
