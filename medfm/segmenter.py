@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from medfm import assets, config
 from medfm.errors import AdapterMismatch, UnknownName
 from medfm.grid import Grid, GridPrepare
-from medfm.heads.segment import SegmentHead
 from medfm.nn.tiles import Part, label_tiles
 
 __all__ = ["Segmenter", "load_segmenter"]
@@ -31,7 +30,7 @@ class Segmenter(nn.Module):
     precision, without those that a shared encoder brings along.
 
     Args:
-        encoder: a node of configs. head: arguments of `SegmentHead`.
+        encoder, head: nodes; a head without a name is a `SegmentHead`.
         labels: names of the classes 1, 2, ...
         prepare: fields of `GridPrepare`.
         patch: (D, H, W) voxels that are read at once; larger scans are read in overlapping tiles.
@@ -53,7 +52,10 @@ class Segmenter(nn.Module):
         self.encoder = config.build("encoders", encoder)
         if eye := getattr(self.encoder, "eye", ""):
             self.settings["encoder"] = {**encoder, "eye": eye}
-        self.head = SegmentHead(self.encoder.channels, self.encoder.strides, len(labels) + 1, **head)
+        self.head = config.build(
+            "heads", {"name": "segment", **head}, channels=self.encoder.channels, strides=self.encoder.strides,
+            classes=len(labels) + 1,
+        )  # fmt: skip
         self.name = ""
         for part in (self.encoder, self.head):
             if getattr(part, "ndim", 2) == 3:  # a quarter less time for a step on CPU

@@ -144,8 +144,9 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
         "objective.model.adapter=null",
     ],
     "supervised": lambda made: [
-        f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[24, 24, 24]",
-        "objective.tile=[24, 24, 24]", "train.budget=0",
+        f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 32, 32]",
+        "objective.tile=[16, 32, 32]", "train.budget=0", "objective.repeats=1", "objective.batch=1",
+        "objective.prepare.size=32",
     ],
     "registration": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 16, 16]",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medfm.errors import ConfigError, ShapeError
 from medfm.nn.slices import fold, unfold
-from medfm.nn.stages import Activation, ConvStage, Norm, convolution, each, triple
+from medfm.nn.stages import Activation, ConvStage, Norm, convolution, each, rounded_up, triple
 
 __all__ = ["ConvEncoder"]
 
@@ -86,14 +86,11 @@ def _down(down: str, ndim: int, width: int, out: int, step: tuple[int, int, int]
 
 
 class _RoundUp(nn.Module):
-    """Repeats the last voxels until every size is a whole number of strides."""
+    """Before a convolution that would leave out the last voxels."""
 
     def __init__(self, step: tuple[int, ...]) -> None:
         super().__init__()
         self.step = step
 
     def forward(self, x: Tensor) -> Tensor:
-        pads: list[int] = []
-        for size, step in zip(x.shape[:1:-1], self.step[::-1], strict=True):
-            pads += [0, -size % step]
-        return nn.functional.pad(x, pads, mode="replicate") if any(pads) else x
+        return rounded_up(x, self.step)

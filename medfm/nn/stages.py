@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medfm.errors import ConfigError
 
-__all__ = ["Activation", "ConvStage", "Norm", "Triple", "convolution", "each", "triple"]
+__all__ = ["Activation", "ConvStage", "Norm", "Triple", "convolution", "each", "rounded_up", "triple"]
 
 Norm = Literal["instance", "batch", "group", "none"]
 Activation = Literal["relu", "leaky", "prelu", "elu", "gelu"]
@@ -63,7 +63,9 @@ class ConvStage(nn.Module):
         for index, block in enumerate(self.blocks):
             y = self.gates[index](block(x))
             if self.last is not None:
-                y = self.last[index](y + _fitted(self.shortcuts[index](_even(x, self.shortcuts[index])), y))
+                y = self.last[index](
+                    y + _fitted(self.shortcuts[index](rounded_up(x, getattr(self.shortcuts[index], "stride", ()))), y)
+                )
             x = y
         return x
 
@@ -118,6 +120,14 @@ def each(value: int | Sequence[int], count: int) -> list[int]:
     return list(value)
 
 
+def rounded_up(x: Tensor, steps: Sequence[int]) -> Tensor:
+    """`x` (..., sizes) with its last voxels repeated until every size is a whole number of `steps`."""
+    pads: list[int] = []
+    for size, step in zip(x.shape[: -len(steps) - 1 : -1], steps[::-1], strict=True):
+        pads += [0, -size % step]
+    return nn.functional.pad(x, pads, mode="replicate") if any(pads) else x
+
+
 def _gate(ndim: int, width: int, squeeze: int) -> nn.Module:
     if not squeeze:
         return nn.Identity()
@@ -125,15 +135,6 @@ def _gate(ndim: int, width: int, squeeze: int) -> nn.Module:
 
     gate: nn.Module = ChannelSELayer(ndim, width, r=min(squeeze, width))
     return gate
-
-
-def _even(x: Tensor, shortcut: nn.Module) -> Tensor:
-    """`x` padded at its end to whole strides, as the strided shortcut needs to round up like the block does."""
-    steps = getattr(shortcut, "stride", ())
-    pads: list[int] = []
-    for size, step in zip(x.shape[: -len(steps) - 1 : -1] if steps else (), steps[::-1], strict=True):
-        pads += [0, -size % step]
-    return nn.functional.pad(x, pads, mode="replicate") if any(pads) else x
 
 
 def _fitted(x: Tensor, like: Tensor) -> Tensor:

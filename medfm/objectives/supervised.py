@@ -13,7 +13,7 @@ from medfm.data.volumes import VolumeCase, both_volumes
 from medfm.grid import GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
 from medfm.losses import SegmentLoss
-from medfm.segmenter import Segmenter
+from medfm.segmenter import Segmenter, load_segmenter
 
 __all__ = ["Supervised"]
 
@@ -46,6 +46,8 @@ class Supervised(nn.Module):
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
             flips=flips, about=about(data, self.cases, self.held),
         )  # fmt: skip
+        if start := model.get("start"):
+            self.network.load_state_dict(load_segmenter(start).state_dict())
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
         self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary

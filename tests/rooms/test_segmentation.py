@@ -36,7 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *SMALL["supervised"](made), "objective.model.encoder.channels=[8, 16, 32]",
         "objective.model.encoder.convs=[1, 1, 1]", "objective.model.head={convs: [1, 1], deep: 1}",
         "objective.repeats=4", "train.epochs=12", "train.rate=5.0e-3", "train.average=0.8",
-        "objective.vary=0",
+        "objective.vary=0", "objective.batch=2", "objective.patch=[24, 24, 24]", "objective.tile=[24, 24, 24]",
+        "objective.prepare.size=0",
     ]  # fmt: skip
     return train(load_recipe("segmentation/hippocampus", small), output=folder / "run")
 

@@ -1,0 +1,75 @@
+"""Plain vision transformer over cubes of voxels, tapped at several depths (UNETR's encoder), on MONAI's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfm.errors import ConfigError, ShapeError
+from medfm.nn.stages import rounded_up
+
+__all__ = ["VitEncoder"]
+
+_PATCH = 16
+
+
+class VitEncoder(nn.Module):
+    """(B, inputs, D, H, W) -> the input itself, then the tokens of the blocks in `taps`, all at stride 16.
+
+    UNETR (Hatamizadeh et al., WACV 2022); the defaults are the paper's. The last tap is normalised, as there. Sizes
+    that 16 does not divide are padded at their end by repeating voxels.
+
+    Args:
+        size: (D, H, W) voxels that the learned positions are for; they are interpolated for other sizes.
+        width, depth, heads, hidden: of the transformer. taps: blocks counted from 1, ascending, the last one `depth`;
+            MONAI's `UNETR` and the authors' code count from 0, which is [4, 7, 10, 12] here.
+    """
+
+    def __init__(
+        self, *, inputs: int = 1, size: Sequence[int] = (96, 96, 96), width: int = 768, depth: int = 12,
+        heads: int = 12, hidden: int = 3072, taps: Sequence[int] = (3, 6, 9, 12),
+    ) -> None:  # fmt: skip
+        from monai.networks.nets.vit import ViT
+
+        super().__init__()
+        if any(s % _PATCH for s in size) or list(taps) != sorted(set(taps)) or taps[-1] != depth:
+            raise ConfigError(
+                f"found size {list(size)}, depth {depth} and taps {list(taps)}; expected multiples of {_PATCH}, and "
+                "taps in ascending order that end with the depth"
+            )
+        self.ndim, self.inputs, self.taps = 3, inputs, [tap - 1 for tap in taps]
+        self.grid = tuple(s // _PATCH for s in size)
+        self.vit = ViT(
+            inputs, tuple(size), (_PATCH,) * 3, hidden_size=width, mlp_dim=hidden, num_layers=depth, num_heads=heads
+        )
+        self.channels = (inputs, *[width] * len(taps))
+        self.strides = ((1, 1, 1), *[(_PATCH, _PATCH, _PATCH)] * len(taps))
+
+    def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
+        """x: (B, inputs, D, H, W) -> [x padded to whole patches, (B, width, d, h, w) a tap].
+
+        Raises ShapeError for another number of axes or channels.
+        """
+        if x.ndim != 5 or x.shape[1] != self.inputs:
+            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        x = rounded_up(x, (_PATCH,) * 3)
+        embedding = self.vit.patch_embedding
+        y = embedding.patch_embeddings(x)
+        grid = y.shape[2:]
+        y = embedding.dropout(y.flatten(2).transpose(1, 2) + self._positions(grid))
+        pyramid = [x]
+        for index, block in enumerate(self.vit.blocks):
+            y = block(y)
+            if index in self.taps:
+                tap = self.vit.norm(y) if index == self.taps[-1] else y
+                pyramid.append(tap.transpose(1, 2).unflatten(2, grid))
+        return pyramid
+
+    def _positions(self, grid: tuple[int, ...]) -> Tensor:
+        learned: Tensor = self.vit.patch_embedding.position_embeddings
+        if grid == self.grid:
+            return learned
+        cube = learned.transpose(1, 2).unflatten(2, self.grid)
+        return F.interpolate(cube, grid, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
