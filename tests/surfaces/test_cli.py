@@ -160,13 +160,13 @@ def test_evaluate_writes_and_shows_the_figures(medfm: Any, pictures: Path, fake_
 
 
 def test_models_lists_cards(medfm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import medfm.assets as assets
+    from medfm.assets import places
 
     card = tmp_path / "adapters" / "mine"
     card.mkdir(parents=True)
     (card / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# mine\n")
     (card / "medfm.json").write_text('{"language": "some-base"}')
-    monkeypatch.setattr(assets, "root", lambda: tmp_path)
+    monkeypatch.setattr(places, "root", lambda: tmp_path)
     result = medfm("models")
     assert result.code == 0
     for cell in ("mine", "some-base", "cc-by-4.0", "not measured"):
@@ -174,9 +174,9 @@ def test_models_lists_cards(medfm: Any, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_doctor_says_what_to_do(medfm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import medfm.assets as assets
+    from medfm.assets import places
 
-    monkeypatch.setattr(assets, "root", lambda: tmp_path)  # nothing is shipped here
+    monkeypatch.setattr(places, "root", lambda: tmp_path)  # nothing is shipped here
     result = medfm("doctor")
     assert result.code == 1
     assert "reinstall medfm" in result.out

@@ -35,7 +35,7 @@ def test_a_program_opens_a_scan_and_calls_the_tools(fake_verbs: Any, pictures: P
             answer = (await client.call_tool("ask", {"question": "what modality is this?"})).structured_content
             assert (answer["text"], answer["confidence"]) == ("MRI", 0.95)
             outlined = (await client.call_tool("segment", {"structure": "liver"})).structured_content
-            assert outlined["evidence"][0]["number"].endswith("ml")
+            assert outlined["evidence"][0]["number"].endswith("pixels")  # a picture has no millimetres
             drafted = (await client.call_tool("report", {})).structured_content
             assert "not for diagnosis" in drafted["report"]["watermark"]
             wrong = await client.call_tool("measure", {"structure": 3})
