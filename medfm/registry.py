@@ -17,6 +17,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "hub": "medfm.encoders.hub:HubEncoder",
         "conv": "medfm.encoders.conv:ConvEncoder",
         "shared": "medfm.encoders.shared:SharedEncoder",
+        "dual_path": "medfm.encoders.dual_path:DualPathEncoder",
         "stack": "medfm.encoders.stack:StackEncoder",
         "vit": "medfm.encoders.vit:VitEncoder",
         "resnet_vit": "medfm.encoders.resnet_vit:ResNetVit",
