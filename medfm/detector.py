@@ -1,8 +1,9 @@
-"""Detector: encoder + dense head + how a scan is read for them, as one folder; load and save."""
+"""Detector: encoder + dense head, perhaps a second look, + how a scan is read for them, as one folder."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from medfm import assets, config
 from medfm.errors import AdapterMismatch, UnknownName
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense, DetectHead
+from medfm.heads.second import SecondHead
 from medfm.nn.anchors import clip_boxes, decode_boxes, suppress
 from medfm.nn.tiles import starts
 
@@ -39,18 +41,19 @@ class Detector(nn.Module):
         prepare: fields of `GridPrepare`. patch: (D, H, W) voxels read at once; larger scans in overlapping tiles.
         overlap: two boxes of a label that overlap by more (IoU) count as one. most: boxes kept of a scan.
         threshold: the score from which a box is shown, where nobody asks for another.
+        second: arguments of `SecondHead`, which names what the dense head then only proposes; none without it.
         about: what the model is and was trained on, for people; kept as it is.
     """
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
         patch: list[int], overlap: float = 0.5, most: int = 100, threshold: float = 0.3,
-        about: dict[str, Any] | None = None,
+        second: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "overlap": overlap,
-            "most": most, "threshold": threshold, "about": about or {},
+            "most": most, "threshold": threshold, "second": second, "about": about or {},
         }  # fmt: skip
         self.labels, self.patch = list(labels), (patch[0], patch[1], patch[2])
         self.overlap, self.most = overlap, most
@@ -58,7 +61,8 @@ class Detector(nn.Module):
         self.encoder = config.build("encoders", encoder)
         if eye := getattr(self.encoder, "eye", ""):
             self.settings["encoder"] = {**encoder, "eye": eye}
-        self.head = DetectHead(self.encoder.channels, self.encoder.strides, len(labels), **head)
+        self.head = DetectHead(self.encoder.channels, self.encoder.strides, 1 if second else len(labels), **head)
+        self.second = SecondHead(self.head.width, len(labels), ndim=self.head.ndim, **second) if second else None
         self.name = ""
 
     @property
@@ -68,8 +72,22 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor, spacing: Tensor, place: Tensor | None = None) -> Dense:
         """x: (B, C, D, H, W); spacing: (B, 3) mm; place: see `DetectHead`."""
-        dense: Dense = self.head(self.encoder(x, spacing), place)
-        return dense
+        if not hasattr(self.encoder, "look"):
+            dense: Dense = self.head(self.encoder(x, spacing), place)
+            return dense
+        pyramid, where = self.encoder.look(x, spacing)
+        seen: Dense = self.head(pyramid, place)
+        return seen._replace(where=where)
+
+    def propose(self, dense: Dense, number: int, size: Sequence[int], *, most: int) -> Found:
+        """The likeliest boxes of input `number`, of (D, H, W) voxels, without doubles; gradients do not pass."""
+        logits, deltas = dense.logits[number].detach(), dense.deltas[number].detach()
+        classes = logits.shape[1]
+        scores, flat = logits.sigmoid().flatten().topk(min(4 * most, logits.numel()))
+        anchors = torch.cat(dense.anchors)[flat // classes]
+        boxes = clip_boxes(decode_boxes(deltas[flat // classes], anchors), size)
+        kept = suppress(boxes, scores, flat % classes, overlap=max(self.overlap, 0.3), most=most)
+        return Found(boxes[kept], scores[kept], (flat % classes)[kept])
 
     @torch.inference_mode()
     def find(self, grid: Grid, *, least: float = 0.02) -> Found:
@@ -103,14 +121,19 @@ class Detector(nn.Module):
         kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)
         return Found(boxes[kept], scores[kept], labels[kept])
 
-    def _best(self, dense: Dense, size: list[int], least: float, candidates: int = 400) -> Found:
-        """Of one tile: the likeliest pairs of anchor and class, decoded and without doubles."""
-        p = dense.logits[0].sigmoid()
-        scores, flat = p.flatten().topk(min(candidates, p.numel()))
-        flat, scores = flat[scores >= least], scores[scores >= least]
-        number, labels = flat // len(self.labels), flat % len(self.labels)
-        boxes = decode_boxes(dense.deltas[0, number], torch.cat(dense.anchors)[number])
-        boxes = clip_boxes(boxes, size)
+    def _best(self, dense: Dense, size: list[int], least: float) -> Found:
+        """Of one tile: the likeliest boxes, or what a second look makes of them."""
+        if self.second is None:
+            boxes, scores, labels = self.propose(dense, 0, size, most=self.most)
+        else:
+            boxes = self.propose(dense, 0, size, most=self.second.proposals).boxes
+            logits, deltas = self.second(dense.features, dense.strides, [boxes])
+            boxes, p = self.second.correct(logits, deltas, boxes)
+            classes = len(self.labels)
+            boxes = clip_boxes(boxes, size).repeat_interleave(classes, 0)
+            scores, labels = p.flatten(), torch.arange(classes).repeat(len(p))
+        above = scores >= least
+        boxes, scores, labels = boxes[above], scores[above], labels[above]
         kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)
         return Found(boxes[kept], scores[kept], labels[kept])
 

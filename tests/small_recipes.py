@@ -159,14 +159,11 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     ],
     "classification": lambda made: [
         f"data={{train: '{labelled_pictures(made.folder / 'labels')}', hold: 0.25, tune: 0.25}}", "objective.batch=4",
-        "objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 48, 48]", "train.budget=0",
-        "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], norm: batch}, head: {}}",
+        "objective.prepare={size: 48, channels: 3, intensity: range}", "objective.patch=[1, 48, 48]", "train.budget=0",
     ],
     "detection": lambda made: [
         f"data={{train: '{boxed_pictures(made.folder / 'boxes')}', hold: 0.25}}", "objective.batch=4",
-        "objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 64, 64]",
-        "objective.tile=[1, 64, 64]", "train.budget=0",
-        "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], convs: 1}, "
-        "head: {levels: [1, 2], sizes: [[12], [24]], width: 16, convs: 1}}",
+        "objective.patch=[1, 64, 64]", "objective.tile=[1, 64, 64]", "objective.repeats=1", "objective.checked=2",
+        "objective.prepare.size=64", "train.budget=0",
     ],
 }  # fmt: skip

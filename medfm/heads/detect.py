@@ -19,13 +19,14 @@ __all__ = ["Dense", "DetectHead"]
 
 class Dense(NamedTuple):
     """logits (B, N, K) and deltas (B, N, 6) of all N anchors; anchors: (n, 6) of each level; features: (B, W, d, h, w)
-    of each level, for a second stage; strides of the levels."""
+    of each level, for a second look; strides of the levels; where: what an encoder of views says of the place."""
 
     logits: Tensor
     deltas: Tensor
     anchors: list[Tensor]
     features: list[Tensor]
     strides: list[Triple]
+    where: Tensor | None = None
 
 
 class DetectHead(nn.Module):
@@ -54,6 +55,7 @@ class DetectHead(nn.Module):
         from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
         super().__init__()
+        self.width = width
         if len(sizes) != len(levels) + extra or len({len(s) for s in sizes}) != 1:
             raise ConfigError(
                 f"found sizes {sizes} for {len(levels) + extra} levels; expected a list for each, all as long"

@@ -27,13 +27,14 @@ class Detection(nn.Module):
     """Trains a `Detector`.
 
     Args:
-        model: `encoder` and `head` nodes.
+        model: `encoder` and `head` nodes, perhaps `second`, see `Detector`.
         data: see `medfm.data.boxes.both_boxes`.
         prepare: fields of `GridPrepare`. patch: (D, H, W) voxels. batch: patches a step. tile: voxels read at once
             later (default: patch).
         repeats: patches of each scan in a pass. around: share of patches that hold a box of the scan, for volumes much
             larger than a patch; others lie anywhere.
-        loss: arguments of `DenseLoss`. overlap: see `Detector`.
+        loss: arguments of `DenseLoss`. hit: overlap (IoU) from which a second look should name a proposal.
+        overlap: see `Detector`.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). vary: strength of the changes of
             intensity, 0 for none.
         checked: held-out scans looked at after a pass.
@@ -42,17 +43,17 @@ class Detection(nn.Module):
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 8, repeats: int = 1, around: float = 0.0,
-        loss: dict[str, Any] | None = None, overlap: float = 0.5, degrees: float = 3.0, zoom: float = 0.2,
-        flips: str = "", vary: float = 1.0, checked: int = 40, seed: int = 0,
+        loss: dict[str, Any] | None = None, hit: float = 0.5, overlap: float = 0.5, degrees: float = 3.0,
+        zoom: float = 0.2, flips: str = "", vary: float = 1.0, checked: int = 40, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cases, self.held, names = both_boxes(data, GridPrepare.from_dict(prepare), seed=seed)
         self.network = Detector(
             encoder=model["encoder"], head=model["head"], labels=names, prepare=prepare, patch=tile or patch,
-            overlap=overlap, about=about(data, self.cases, self.held),
+            overlap=overlap, second=model.get("second"), about=about(data, self.cases, self.held),
         )  # fmt: skip
         self.patch = (patch[0], patch[1], patch[2])
-        self.around, self.checked = around, checked
+        self.around, self.hit, self.checked = around, hit, checked
         self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
         self.loss = DenseLoss(**(loss or {}))
         self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
@@ -91,8 +92,44 @@ class Detection(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         dense = self.network(batch["x"], batch["spacing"], batch["place"])
-        classes, corners = self.loss(dense, batch["boxes"], batch["labels"], per_cell=self.network.head.per_cell)
-        return {"loss": classes + corners, "classes": classes, "corners": corners}
+        labels = batch["labels"] if self.network.second is None else batch["labels"].clamp(max=0)
+        classes, corners = self.loss(dense, batch["boxes"], labels, per_cell=self.network.head.per_cell)
+        parts = {"loss": classes + corners, "classes": classes, "corners": corners}
+        if self.network.second is not None:
+            parts["second"] = self._second(dense, batch)
+            parts["loss"] = parts["loss"] + parts["second"]
+        if dense.where is not None:
+            share = ((batch["place"][:, 0] + batch["place"][:, 3]) / 4 + 0.5).clamp(0, 1)
+            parts["where"] = self.network.encoder.place_loss(dense.where, share)
+            parts["loss"] = parts["loss"] + 0.1 * parts["where"]  # MVP-Net's weight
+        return parts
+
+    def _second(self, dense: Dense, batch: dict[str, Tensor]) -> Tensor:
+        """Proposals and what is drawn itself: named right, and corrected where they hit."""
+        from monai.data.box_utils import box_iou
+
+        second = self.network.second
+        assert second is not None
+        proposals, targets, wanted = [], [], []
+        for number, (boxes, labels) in enumerate(zip(batch["boxes"], batch["labels"], strict=True)):
+            drawn, kinds = boxes[labels >= 0], labels[labels >= 0]
+            found = self.network.propose(dense, number, self.patch, most=second.proposals).boxes
+            own = torch.cat([found, drawn])
+            target, goal = torch.zeros(len(own), dtype=torch.long), own.clone()
+            if len(drawn):
+                overlap, best = torch.as_tensor(box_iou(own, drawn)).max(1)
+                hit = overlap >= self.hit
+                target[hit], goal[hit] = kinds[best[hit]] + 1, drawn[best[hit]]
+            proposals.append(own)
+            targets.append(target)
+            wanted.append(goal)
+        logits, deltas = second(dense.features, dense.strides, proposals)
+        target, boxes = torch.cat(targets), torch.cat(proposals)
+        loss = F.cross_entropy(logits, target)
+        hit = target > 0
+        if hit.any():
+            loss = loss + F.smooth_l1_loss(deltas[hit], encode_boxes(torch.cat(wanted)[hit], boxes[hit]), beta=1 / 9)
+        return loss
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -110,7 +147,8 @@ class Detection(nn.Module):
         """A trained encoder learns at a third of the rate of what starts from nothing."""
         old = [p for p in self.network.encoder.parameters() if p.requires_grad]
         slow = rate / 3 if getattr(self.network.encoder, "tune", "") == "all" else rate
-        new = [p for p in self.network.head.parameters() if p.requires_grad]
+        ids = {id(p) for p in old}
+        new = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
         return [group for group in ({"params": old, "lr": slow}, {"params": new, "lr": rate}) if group["params"]]
 
     def save(self, folder: Path) -> None:

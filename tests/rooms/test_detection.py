@@ -42,7 +42,9 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = [
         *SMALL["detection"](Made(Path(), Path(), Path(), folder / "made")), f"data={{train: '{pictures}', hold: 0.25}}",
         "train.epochs=10", "train.rate=1.0e-2", "train.average=0.8", "objective.checked=2", "objective.vary=0",
-        "objective.flips=''", "objective.repeats=2",
+        "objective.flips=''", "objective.repeats=2", "objective.prepare={channels: 3, intensity: range}",
+        "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], convs: 1}, "
+        "head: {levels: [1, 2], sizes: [[12], [24]], width: 16, convs: 1}}",
     ]  # fmt: skip
     return train(load_recipe("detection/cells", small), output=folder / "run")
 
