@@ -9,47 +9,81 @@ from numpy.typing import NDArray
 
 from medfm.language.vocabulary import LESIONS
 from medfm.language.wording import write
-from medfm.scan import Alignment, Box, Finding, Sentence
+from medfm.scan import Alignment, Box, Finding, Mask, Measurement, Sentence
 
 __all__ = ["compare"]
 
-_MM, _SHARE = 3.0, 0.2  # less than this in mm, or as a share, is within the coarseness of the boxes
+_MM, _ML, _SHARE = 3.0, 0.1, 0.2  # less than this in mm or ml, or as a share, is within the coarseness of the outlines
 _APART = 20.0  # mm between the middles of two boxes of one lesion, or half the size of the larger if that is more
 
 
 def compare(now: Sequence[Finding], before: Sequence[Finding], *, way: Alignment | None = None) -> list[Sentence]:
-    """Sentences on each lesion of either; sizes are compared where both are known.
+    """Sentences on each lesion of either; volumes are compared where both are measured, else the largest extents.
 
     Sides are matched where both are told; a lesion told without a side matches any. way: from the scan of `now` to that
-    of `before`, as registering the prior finds it; then lesions with boxes in mm are one only if they lie in one place.
+    of `before`, as registering the prior finds it; then lesions with a mask or a box in mm are one only if they lie in
+    one place.
     """
     old = [f for f in before if f.present and f.finding in LESIONS]
     new = [f for f in now if f.present and f.finding in LESIONS]
-    said = []
+    said, seen, placed = [], set(), set()
     for found in new:
-        match = next((f for f in old if _same(found, f, way)), None)
-        said.append(_sentence("New" if match is None else _trend(found, match), found))
-    said += [_sentence("No longer seen", f) for f in old if not any(_same(other, f, way) for other in new)]
+        near = [(mm, i) for i, f in enumerate(old) if (mm := _apart(found, f, way)) is not None]
+        free = [(mm, i) for mm, i in near if i not in placed or not mm]
+        if not free:
+            said.append(_sentence("New", found))
+            continue
+        mm, match = min(free)
+        seen.add(match)
+        if mm:  # one lesion of the prior is in one place once
+            placed.add(match)
+        said.append(_sentence(_trend(found, old[match]), found))
+    said += [_sentence("No longer seen", f) for i, f in enumerate(old) if i not in seen]
     return said or [Sentence("No lesion is told of either examination, so there is nothing to compare.")]
 
 
-def _same(now: Finding, before: Finding, way: Alignment | None) -> bool:
+def _apart(now: Finding, before: Finding, way: Alignment | None) -> float | None:
+    """mm between two that may be one lesion, 0 where their places are not known; None: they are two."""
     named = (now.finding, now.organ) == (before.finding, before.organ)
     sided = now.side == before.side or None in (now.side, before.side)
+    if not (named and sided):
+        return None
     here, there = _box(now), _box(before)
-    if not named or not sided or way is None or here is None or there is None:
-        return named and sided
+    if way is None or here is None or there is None:
+        return 0.0
     apart = float(np.linalg.norm(way.points([here.mean(0)])[0] - there.mean(0)))
-    return apart < max(_APART, float(max(np.ptp(here, axis=0).max(), np.ptp(there, axis=0).max())) / 2)
+    reach = max(_APART, float(max(np.ptp(here, axis=0).max(), np.ptp(there, axis=0).max())) / 2)
+    return max(apart, 1e-3) if apart < reach else None
 
 
 def _box(found: Finding) -> NDArray[np.float64] | None:
-    """(2, 3): low and high corner of the first box in patient space."""
-    boxes = [item for item in found.evidence if isinstance(item, Box) and len(item.low) == 3]
-    return np.array([boxes[0].low, boxes[0].high]) if boxes else None
+    """(2, 3): low and high corner of the first mask or box in patient space."""
+    for item in found.evidence:
+        if isinstance(item, Box) and len(item.low) == 3:
+            return np.array([item.low, item.high])
+        if isinstance(item, Mask) and item.array.any():
+            index = np.argwhere(item.array)[:, ::-1]
+            places = index @ item.affine[:3, :3].T + item.affine[:3, 3]
+            return np.stack([places.min(0), places.max(0)])
+    return None
+
+
+def _volume(found: Finding) -> float | None:
+    """Millilitres: measured, or of the mask."""
+    measured = [item.value for item in found.evidence if isinstance(item, Measurement) and item.unit == "ml"]
+    masks = [
+        np.count_nonzero(item.array) * item.voxel_volume / 1000 for item in found.evidence if isinstance(item, Mask)
+    ]
+    return next(iter([*measured, *masks]), None)
 
 
 def _trend(now: Finding, before: Finding) -> str:
+    new, old = _volume(now), _volume(before)
+    if new is not None and old is not None:
+        if abs(new - old) < max(_ML, _SHARE * old):
+            return f"Unchanged within the error of measurement ({old:.1f} ml before, {new:.1f} ml now)"
+        way = "Larger" if new > old else "Smaller"
+        return f"{way} by {abs(new - old):.1f} ml ({old:.1f} ml before, {new:.1f} ml now)"
     if now.size_mm is None or before.size_mm is None:
         return "Seen before, too"
     change = now.size_mm - before.size_mm

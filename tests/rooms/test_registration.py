@@ -362,3 +362,73 @@ def test_a_comparison_matches_lesions_by_their_registered_place():
     told = compare([nodule(here, 12)], [nodule(there + 50, 8)], way=way)
     assert [sentence.text.split(":")[0] for sentence in told] == ["New", "No longer seen"]
     assert len(compare([nodule(here, 12)], [nodule(there + 50, 8)])) == 1
+
+
+def test_a_planted_lesion_that_grew_is_told_in_millilitres():
+    """Prior and current scan of one patient, who lies turned and shifted; one lesion grew, another is new."""
+    from medfm.predict.compare import compare
+    from medfm.scan import Finding
+
+    moved = movement(8, (4, -3, 2))
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"))
+
+    def ball(middle: tuple[int, int, int], radius: float) -> np.ndarray:
+        return np.linalg.norm(index - np.array(middle)[:, None, None, None], axis=0) < radius
+
+    def told(lesion: np.ndarray, affine: np.ndarray) -> Finding:
+        return Finding("nodule", "lung", evidence=(Mask(lesion.astype(np.uint8), affine),))
+
+    plain = scan(head())
+    grown, small, other = ball((8, 9, 9), 4.2), ball((8, 9, 9), 3.0), ball((13, 16, 20), 3.2)
+    current = scan(plain.data[0] + 120 * (grown | other))
+    away = Alignment(np.linalg.inv(moved))
+    prior = away.warp(scan(plain.data[0] + 120 * small), plain)
+    before = away.warp_mask(Mask(small.astype(np.uint8), plain.affine), plain).array
+    way = medfm.register(prior, current, method="rigid")
+    now = [told(grown, plain.affine), told(other, plain.affine)]
+    first, second = compare(now, [told(before, prior.affine)], way=way)
+    voxel = abs(np.linalg.det(plain.affine[:3, :3])) / 1000
+    growth = (grown.sum() - before.sum()) * voxel
+    assert first.text.startswith(f"Larger by {growth:.1f} ml ({before.sum() * voxel:.1f} ml before")
+    assert second.text.startswith("New: ")
+    (same,) = compare([told(small, plain.affine)], [told(before, prior.affine)])
+    assert same.text.startswith("Unchanged within the error of measurement")
+    gone = compare([], [told(before, prior.affine)])
+    assert gone[0].text.startswith("No longer seen")
+
+
+def test_simpleitk_applies_the_written_files_and_gets_our_picture(tmp_path):
+    alignment, moving, fixed = bent(), scan(texture()), scan(head(seed=1))
+    moving.write(tmp_path / "moving.nii.gz")
+    fixed.write(tmp_path / "fixed.nii.gz")
+    save_alignment(alignment, moving, fixed, tmp_path / "out")
+    like, source, ours = (
+        SimpleITK.ReadImage(str(tmp_path / name), SimpleITK.sitkFloat32)
+        for name in ("fixed.nii.gz", "moving.nii.gz", "out/warped.nii.gz")
+    )
+    written = SimpleITK.ReadTransform(str(tmp_path / "out/transform.h5"))
+    vectors = SimpleITK.ReadImage(str(tmp_path / "out/field.nii.gz"), SimpleITK.sitkVectorFloat64)
+    d, h, w = np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")
+    x = np.stack([w, h, d], -1).reshape(-1, 3) @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
+    there = np.c_[alignment.points(x), np.ones(len(x))] @ np.linalg.inv(moving.affine)[:3].T
+    inside = ((there >= 0.1) & (there <= np.array(SHAPE[::-1]) - 1.1)).all(1).reshape(SHAPE)
+    assert inside.mean() > 0.4
+    for transform in (written, SimpleITK.DisplacementFieldTransform(vectors)):
+        theirs = SimpleITK.GetArrayFromImage(SimpleITK.Resample(source, like, transform, SimpleITK.sitkLinear))
+        assert np.abs(theirs - SimpleITK.GetArrayFromImage(ours))[inside].max() < 0.4  # a hundredth of its deviation
+
+
+def test_a_mirrored_pair_has_the_mirrored_alignment():
+    alignment, moving, fixed = bent(), scan(texture()), scan(head(seed=1))
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+    def mirrored(of: Scan) -> Scan:
+        return Scan.from_array(of.data[0], affine=mirror @ of.affine)
+
+    flipped = Alignment(
+        mirror @ alignment.matrix @ mirror, alignment.field * np.array([-1, 1, 1], np.float32)[:, None, None, None],
+        mirror @ alignment.affine,
+    )  # fmt: skip
+    ours, theirs = alignment.warp(moving, fixed), flipped.warp(mirrored(moving), mirrored(fixed))
+    assert np.allclose(ours.data, theirs.data[..., ::-1], atol=1e-2)  # scans come in RAS order, so columns turned round
+    assert np.allclose(alignment.jacobian(), flipped.jacobian(), atol=1e-5)

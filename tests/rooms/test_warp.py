@@ -79,6 +79,17 @@ def test_the_integral_of_a_constant_velocity_is_itself_and_of_a_turn_a_turn():
     assert (u[1:] - turned)[:, inside].abs().max() < 0.05
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mirrored_velocity_leads_to_the_mirrored_picture(axis):
+    x, v = blobs((12, 14, 16)), smooth((12, 14, 16), 3.0)
+    sign = torch.ones(1, 3, 1, 1, 1)
+    sign[:, axis] = -1
+    mirrored = v.flip(2 + axis) * sign
+    there = warp(x, exponential(v)).flip(2 + axis)
+    assert torch.allclose(warp(x.flip(2 + axis), exponential(mirrored)), there, atol=1e-3)
+    assert torch.allclose(jacobian(exponential(mirrored)), jacobian(exponential(v)).flip(1 + axis), atol=1e-4)
+
+
 def test_jacobian_of_a_zoom_and_of_a_fold():
     grid = torch.stack(torch.meshgrid(*[torch.arange(8.0)] * 3, indexing="ij"))[None]
     assert jacobian(0.2 * grid).allclose(torch.full((1, 8, 8, 8), 1.2**3), atol=1e-4)
