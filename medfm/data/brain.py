@@ -71,14 +71,12 @@ class Head:
         compact = np.zeros(len(counts), dtype=np.uint8)
         compact[values] = np.arange(len(values))
         labels = torch.from_numpy(compact[raw])
-        brain = torch.isin(values, torch.tensor(_BRAIN))[labels.long()].nonzero()
-        head = labels.nonzero()
-        low, high = head.amin(0), head.amax(0) + 1
-        middle = (brain.amin(0) + brain.amax(0)) / 2 - low
-        window = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        brain = _extent(torch.isin(values, torch.tensor(_BRAIN))[labels.int()])
+        head = _extent(labels > 0)
+        window = tuple(slice(first, last + 1) for first, last in head)
         w, h, d = scan.spacing
         name = path.name.split(".")[0]
-        a, b, c = middle.tolist()
+        a, b, c = ((first + last) / 2 - start for (first, last), (start, _) in zip(brain, head, strict=True))
         return cls(labels[window].contiguous(), values, (d, h, w), (a, b, c), name)
 
     def looks(self) -> tuple[Tensor, Tensor]:
@@ -191,6 +189,12 @@ def apart(hosts: Tensor, generator: torch.Generator, *, gap: float = 0.15) -> fl
             return a + at
         at -= b - a
     return free[-1][1]
+
+
+def _extent(mask: Tensor) -> list[tuple[int, int]]:
+    """First and last index of a mask (D, H, W) along each axis."""
+    lines = [mask.any(2).any(1), mask.any(2).any(0), mask.any(1).any(0)]
+    return [(int(line.nonzero()[0]), int(line.nonzero()[-1])) for line in lines]
 
 
 def _exchanged(targets: Tensor) -> Tensor:
