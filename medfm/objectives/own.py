@@ -83,6 +83,8 @@ class Own(Instruct):
 
         def fitted(left_out: int) -> nn.Sequential:
             chosen = [number for number in range(len(self.cases)) if number % _FOLDS != left_out]
+            if not chosen:  # a single case: the parent, which has not seen it either
+                return glance.choose
             inputs = torch.cat([view[number] for view in gists for number in chosen])
             targets = torch.cat([truths[number] for _ in gists for number in chosen])
             return _fit(glance.choose, inputs, targets)

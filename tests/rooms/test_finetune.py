@@ -214,5 +214,5 @@ def test_checkpointing_changes_nothing_but_memory(home: Path, phantom_rows: Path
         loss = objective(batch)["loss"]
         loss.backward()
         gradient = next(p.grad for n, p in objective.named_parameters() if "lora_B" in n)
-        losses.append((float(loss), gradient.norm()))
+        losses.append((float(loss), float(gradient.norm())))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
