@@ -157,7 +157,8 @@ def _fit(start: nn.Sequential, inputs: Tensor, targets: Tensor, *, steps: int = 
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the dropout: a run that goes on has to find the same proposals
         for _ in range(steps):
             rows = torch.randint(len(targets), (min(batch, len(targets)),), generator=generator)
             loss = F.cross_entropy(head(inputs[rows]), targets[rows], label_smoothing=0.05)
