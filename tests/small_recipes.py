@@ -85,6 +85,22 @@ def body(folder: Path) -> Path:
     return path
 
 
+def label_maps(folder: Path, *, count: int = 2) -> list[str]:
+    """Label maps with FreeSurfer's numbers at 4 mm: two hemispheres with a rim of cortex and a ventricle each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        x, y, z = np.meshgrid(*[np.arange(48) - 23.5] * 3, indexing="ij")  # RAS: x runs to the right
+        far = np.sqrt((x / (15 + number)) ** 2 + (y / 18) ** 2 + (z / 15) ** 2)
+        labels = np.where(far < 1.25, 258, 0)
+        for side, (white, cortex, ventricle) in ((x < 0, (2, 3, 4)), (x > 0, (41, 42, 43))):
+            labels[side & (far < 1)], labels[side & (far < 0.8)] = cortex, white
+            labels[side & (far < 0.3)] = ventricle
+        paths.append(str(folder / f"subject_{number}.nii.gz"))
+        nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0])), paths[-1])
+    return paths
+
+
 def boxed_pictures(folder: Path, *, count: int = 16) -> Path:
     """JSON lines of grey pictures with bright squares and bars, boxed; every fourth picture is empty."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +163,12 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 32, 32]",
         "objective.tile=[16, 32, 32]", "train.budget=0", "objective.repeats=1", "objective.batch=1",
         "objective.prepare.size=32",
+    ],
+    "painted": lambda made: [
+        "data={{train: ['{}'], validate: ['{}']}}".format(*label_maps(made.folder / "heads")), "train.budget=0",
+        "objective.window=[32, 32, 32]", "objective.spacing=5.0", "objective.samples=2", "objective.looks=1",
+        "objective.model.encoder.channels=[8, 16, 16]", "objective.model.encoder.convs=1",
+        "objective.model.head.convs=1",
     ],
     "registration": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 16, 16]",
