@@ -14,10 +14,10 @@ from chat_models import Models
 from chat_report import report_part
 from chat_server import COOKIE
 from chat_sessions import Desk, Key, Session, Sessions
-from chat_views import facts_of, failed, talk_of, view_of, viewer_of
+from chat_views import facts_of, failed, marked_call, talk_of, view_of, viewer_of
 
 import medfm
-from medfm.assistant import Intake, Turn
+from medfm.assistant import TOOLS, Intake, Turn
 from medfm.assistant.drafts import drafted
 from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError, SeriesChoice
@@ -112,16 +112,20 @@ def _left(parts: Parts) -> tuple[Entry, gr.HTML, gr.HTML]:
         with gr.Column(min_width=200, elem_id="mf-choose"):
             with gr.Row():
                 demos = [gr.Button(f"Demo: {name}", size="sm", min_width=90) for name in DEMOS]
-            role = gr.Radio(["current", "prior"], value="current", show_label=False, visible=False, container=False)
-            path = None
-            if parts.intake.roots:
-                path = gr.Textbox(
-                    placeholder=f"Folder or file below {parts.intake.roots[0]}", show_label=False, container=False,
-                    max_length=4000,
+            with gr.Row():
+                role = gr.Radio(
+                    ["current", "prior"], value="current", show_label=False, visible=False, container=False, scale=1,
+                    min_width=180,
                 )  # fmt: skip
+                path = None
+                if parts.intake.roots:
+                    path = gr.Textbox(
+                        placeholder=f"Folder or file below {parts.intake.roots[0]}", show_label=False, container=False,
+                        max_length=4000, scale=2, min_width=160,
+                    )  # fmt: skip
             series = gr.Dropdown(label="Several series are here: choose one", visible=False)
     facts = drawn("facts.js", value={"facts": [], "notes": [], "error": None})
-    viewer = drawn("viewer.js", value={}, elem_id="mf-viewer")
+    viewer = drawn("viewer.js", events="'mark'", value={}, elem_id="mf-viewer")
     return Entry(upload, role, series, demos, path), facts, viewer
 
 
@@ -248,6 +252,14 @@ def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
     def suggested(request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
         return put(str(event.question)[:1000], request)
 
+    def marked(request: gr.Request, event: gr.EventData) -> Any:
+        session = parts.session(request)
+        if session.talk.current is None or _busy(session):
+            return gr.skip()
+        session.marked = marked_call(session, point=event.point, box=event.box)
+        session.talk.turns.append(Turn("person", "Outline what I marked in the image."))
+        return talk_of(session)
+
     def answer(adapter: str, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
         yield from reply(parts, parts.session(request), adapter)
 
@@ -263,6 +275,8 @@ def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
     sent.then(answer, talking.adapter, [talk, viewer, talking.report], api_name=False, **answers)
     taken = talk.suggest(suggested, None, [question, talk], **quick)
     taken.then(answer, talking.adapter, [talk, viewer, talking.report], api_name=False, **answers)
+    pointed = viewer.mark(marked, None, talk, **quick)
+    pointed.then(answer, talking.adapter, [talk, viewer, talking.report], api_name=False, **answers)
     talking.stop.click(stop, None, None, **quick)
 
 
@@ -277,7 +291,8 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
     turns = session.talk.turns
     if not turns or turns[-1].role != "person":
         return
-    asked = turns[-1].text
+    asked, call = turns[-1].text, session.marked
+    session.marked = None
     session.stopped.clear()
     if session.talk.current is None:
         turns.append(Turn("medfm", "Open a scan first.", state="failed"))
@@ -294,7 +309,9 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
         yield talk_of(session), gr.skip(), gr.skip()
         return
     model, masks, prior, before = loading.result(), len(session.masks), session.talk.prior, None
-    ticket = parts.desk.submit(session, lambda: session.talk.reply(asked, model))
+    talk = session.talk
+    run = (lambda: talk.reply(asked, model)) if call is None else (lambda: talk.run(call, model, known=TOOLS))
+    ticket = parts.desk.submit(session, run)
     while not ticket.done():
         now = talk_of(session, waiting=parts.desk.ahead(ticket))
         if now != before:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medfm.assistant import Audit, Conversation, Turn
+from medfm.assistant import Audit, Call, Conversation, Turn
 
 Key = tuple[str, str]
 
@@ -31,6 +31,7 @@ class Session:
         self.origin: tuple[list[str | Path], str | None] = ([], None)  # files and UID of the current scan, for exports
         self.views: dict[str, dict[str, Any]] = {}
         self.masks: list[dict[str, Any]] = []
+        self.marked: Call | None = None  # what was pointed at in the viewer and waits for its answer
         self.stopped = threading.Event()
         self.seen = time.monotonic()
 

@@ -10,7 +10,7 @@ import numpy as np
 from chat_sessions import Session
 
 import medfm
-from medfm.assistant import Turn
+from medfm.assistant import Call, Turn
 from medfm.assistant.suggestions import suggestions
 from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError
@@ -132,25 +132,49 @@ def _turn(turn: Turn, session: Session) -> dict[str, Any]:
     return values
 
 
+_ORDER = {  # axes of a volume (w, h, d) that run across and down its slices
+    "axial": (0, 1, 2),
+    "coronal": (0, 2, 1),
+    "sagittal": (1, 2, 0),
+}
+
+
 def _on_slice(item: dict[str, Any], scan: medfm.Scan) -> None:
     """RAS mm to (column, row) of the only slice of a volume, in radiological display."""
     inverse = np.linalg.inv(scan.affine)
-    _, depth, height, width = scan.data.shape
-    order = {
-        "axial": ((0, width), (1, height)),
-        "coronal": ((0, width), (2, depth)),
-        "sagittal": ((1, height), (2, depth)),
-    }
-    (across, columns), (down, rows) = order[scan.best_plane or "axial"]
+    size = scan.data.shape[:0:-1]
+    across, down, _ = _ORDER[scan.best_plane or "axial"]
 
     def pixel(mm: tuple[float, ...]) -> tuple[float, float]:
         index = inverse[:3] @ (*mm, 1)  # display runs against both axes: left is on the right, superior on top
-        return (columns - 0.5 - float(index[across]), rows - 0.5 - float(index[down]))
+        return (size[across] - 0.5 - float(index[across]), size[down] - 0.5 - float(index[down]))
 
     item["place"] = pixel(item["place"])
     if item["low"] is not None:
         corners = np.array([pixel(item["low"]), pixel(item["high"])])
         item["low"], item["high"] = tuple(corners.min(0).tolist()), tuple(corners.max(0).tolist())
+
+
+def marked_call(session: Session, *, point: Any = None, box: Any = None) -> Call:
+    """What was pointed at in the viewer as a call of the tool that outlines it, in the scan's own space."""
+    scan = session.talk.current
+    assert scan is not None
+    numbers = [float(value) for value in (box or point or [])][:6]
+    step = len(numbers) // 2 if box else len(numbers)
+    ends = [numbers[at : at + step] for at in range(0, len(numbers), step or 1)]
+    if step == 2 and scan.frame != "image":
+        ends = [_off_slice(end, scan) for end in ends]
+    return Call("segment", {"box" if box else "point": [value for end in ends for value in end]})
+
+
+def _off_slice(pixel: list[float], scan: medfm.Scan) -> list[float]:
+    """(column, row) of a volume's only slice in radiological display to RAS mm."""
+    size = scan.data.shape[:0:-1]
+    across, down, _ = _ORDER[scan.best_plane or "axial"]
+    index = np.zeros(3)
+    index[across], index[down] = size[across] - 0.5 - pixel[0], size[down] - 0.5 - pixel[1]
+    place: list[float] = (scan.affine[:3] @ (*index, 1)).tolist()
+    return place
 
 
 def failed(error: BaseException | None) -> Turn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medfm.assistant.conversation import Conversation
 from medfm.assistant.intake import Intake
 from medfm.assistant.routing import Call
-from medfm.assistant.tools import TOOLS
+from medfm.assistant.tools import TOOLS, available
 from medfm.assistant.words import DISCLAIMER, about_scan
 from medfm.errors import MedfmError
 
@@ -60,7 +60,10 @@ def server(load: Callable[[], MedFM], intake: Intake, *, talk: Conversation) -> 
     except ImportError as error:
         raise MedfmError("--mcp needs the library mcp; run: pip install 'medfm[mcp]'") from error
     listed = [types.Tool(name="open", description="Open a scan, before anything else.", input_schema=_OPEN)]
-    listed += [types.Tool(name=t.name, description=t.description, input_schema=t.schema) for t in TOOLS.values()]
+    listed += [
+        types.Tool(name=t.name, description=t.description, input_schema=t.schema)
+        for t in map(TOOLS.__getitem__, available())
+    ]
     model: list[MedFM] = []
     one_at_a_time = anyio.Lock()
 
@@ -105,12 +108,14 @@ def _check(name: str, arguments: dict[str, Any]) -> None:
     schema = _OPEN if name == "open" else TOOLS[name].schema if name in TOOLS else None
     if schema is None:
         raise MedfmError(f"There is no tool {name!r}; there are open, {', '.join(TOOLS)}.")
-    kinds = {"string": str, "integer": int, "boolean": bool}
+    kinds = {"string": str, "integer": int, "boolean": bool, "array": list}
     for key, value in arguments.items():
         about = schema["properties"].get(key)
         if about is None:
             raise MedfmError(f"{name} takes {', '.join(schema['properties'])}; found {key!r}.")
         if type(value) is not kinds[about["type"]]:
             raise MedfmError(f"{name}: {key} is to be of type {about['type']}; found {type(value).__name__}.")
+        if isinstance(value, list) and not (len(value) in (2, 3, 4, 6) and all(type(v) in (int, float) for v in value)):
+            raise MedfmError(f"{name}: {key} is to be a list of 2, 3, 4 or 6 numbers.")
     if missing := [key for key in schema["required"] if key not in arguments]:
         raise MedfmError(f"{name} needs {', '.join(missing)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Call", "both_sides", "named", "route"]
 
@@ -12,6 +13,8 @@ __all__ = ["Call", "both_sides", "named", "route"]
 _WANTED = (
     ("align", r"\b(align|register|superimpose|overlay)\b.*\b(prior|previous|current|scans|it)\b"),
     ("compare", r"\b(compare|comparison|compared)\b|\b(grown|shrunk|changed?|new)\b.*\b(since|prior|previous|last)\b"),
+    ("classify", r"\b(classify|classification|what kind of lesion)\b"),
+    ("detect", r"\b(detect|detection|find (all|any|every)|mark (all|any|every))\b"),
     ("segment", r"\b(segment|segmentation|outline|contour|delineate|mask)\b"),
     ("measure", r"\b(measure|measurement|diameter|volume of|size of|how (large|big|long|wide|thick))\b"),
     ("report", r"\b(draft|write|make|create|give|generate)\b.*\breport\b|^\W*report\W*$"),
@@ -23,7 +26,7 @@ class Call:
     """A tool by name, with its arguments."""
 
     tool: str
-    arguments: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def route(request: str, *, tools: Collection[str], structures: Iterable[str]) -> Call:
@@ -31,7 +34,7 @@ def route(request: str, *, tools: Collection[str], structures: Iterable[str]) ->
     words = request.lower()
     for tool, pattern in _WANTED:
         if tool in tools and re.search(pattern, words):
-            if tool in ("align", "report"):
+            if tool in ("align", "classify", "report"):
                 return Call(tool)
             target = named(words, structures) or _object(words)
             return Call(tool, {"structure": target} if target else {})
@@ -62,8 +65,9 @@ def both_sides(words: str, structures: Iterable[str]) -> list[str]:
 def _object(words: str) -> str | None:
     """What follows the verb, without articles: the name of something that no list holds."""
     match = re.search(
-        r"(?:segment|outline|contour|delineate|measure|compare|(?:volume|size|diameter) of|how \w+ (?:is|are))\s+"
-        r"(?:the |a |an |this |that |my |all )*([a-z][a-z -]*)",
+        r"(?:segment|outline|detect|find|mark|contour|delineate|measure|compare|(?:volume|size|diameter) of|"
+        r"how \w+ (?:is|are))\s+"
+        r"(?:the |a |an |this |that |my |all |any |every )*([a-z][a-z -]*)",
         words,
     )
     target = re.split(r"\b(?:with|to|in|on|from|since|and|please)\b", match[1])[0].strip() if match else ""

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medfm.classifier import Classifier
+    from medfm.detector import Detector
     from medfm.segmenter import Segmenter
 
-__all__ = ["segmenter_for", "segmenters", "talkers"]
+__all__ = ["classifiers", "detectors_for", "kinds", "segmenter_for", "segmenters", "talkers"]
 
 
 def segmenters() -> dict[str, list[str]]:
@@ -33,6 +35,46 @@ def segmenter_for(structure: str) -> Segmenter | None:
         if wanted and any(wanted <= set(re.findall(r"[a-z]+", name.lower())) for name in names):
             return _loaded(folder)
     return None
+
+
+def kinds() -> set[str]:
+    """What the models of this machine are for: "segment", "detect", "classify" and so on."""
+    return {str(about.get("kind", "answers")) for _, about in _folders()}
+
+
+def detectors_for(finding: str) -> list[Detector]:
+    """The models trained to find `finding`; all of them without a name."""
+    wanted = _words(finding)
+    folders = [
+        str(folder) for folder, about in _folders()
+        if about.get("kind") == "detect"
+        and (not wanted or any(wanted <= _words(name) for name in (folder.name, *about["labels"])))
+    ]  # fmt: skip
+    return [_detector(folder) for folder in folders]
+
+
+def classifiers() -> list[Classifier]:
+    """The models that say what a scan shows as a whole."""
+    return [_classifier(str(folder)) for folder, about in _folders() if about.get("kind") == "classify"]
+
+
+def _words(name: str) -> set[str]:
+    said = re.findall(r"[a-z]+", name.lower())
+    return {word.removesuffix("s") for word in said} - {"left", "right", "the", "all", "any"}
+
+
+@lru_cache(maxsize=2)
+def _detector(folder: str) -> Detector:
+    from medfm.detector import load_detector
+
+    return load_detector(folder)
+
+
+@lru_cache(maxsize=2)
+def _classifier(folder: str) -> Classifier:
+    from medfm.classifier import load_classifier
+
+    return load_classifier(folder)
 
 
 @lru_cache(maxsize=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from medfm.assistant.evidence import Which, box_extent, box_item, items_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOOLS", "Tool", "available"]
 
+_TILES = 24
 Run = Callable[..., Iterator[None]]
 
 
@@ -115,30 +116,104 @@ def compare(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
         _decline(turn, f"the {' and the '.join(dict.fromkeys(unseen))} was not seen in both scans")
 
 
-def segment(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
-    """Outline structures: by a model trained for it where there is one, else roughly by the eye's own map."""
+def segment(
+    talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "", point: list[float] | None = None,
+    box: list[float] | None = None,
+) -> Iterator[None]:  # fmt: skip
+    """Outline structures: by a model trained for it where there is one, else roughly by the eye's own map; or what lies
+    at a point or in a box, by its brightness."""
     from medfm import predict
     from medfm.assistant.task_models import segmenter_for
     from medfm.predict.outlining import outline
 
     scan = _current(talk)
     yield
+    if point or box:
+        _marked(talk, turn, scan, point, box)
+        return
     found = segmenter_for(structure) if structure else None
     if found is not None:
+        if _wider(scan, found):  # minutes of work for outlines of what is not there
+            raise MedfmError(
+                f"The scan is several times larger than what the model {found.name} was trained on. Cut it to the "
+                "region first."
+            )
         mask: Mask | None = predict.segment(found, scan)
         turn.text = f"Outlined by the model {found.name}."
-        if _wider(scan, found):
-            turn.note = (
-                "The scan shows several times more than what this model was trained on; outside of that it outlines "
-                "what is not there. Cut the scan to the region first."
-            )
     else:
         names = _structures(model, structure)
         mask = outline(model, scan, names)
         turn.text = "A rough outline from the map behind the answers: good enough to point, too coarse to measure by."
+        unseen = [] if mask is None else [mask.labels[v] for v in mask.labels if not (mask.array == v).any()]
+        if unseen:
+            turn.text += f" Not seen: {', '.join(unseen)}."
     if mask is None or not mask.array.any():
         turn.text = ""
         _decline(turn, f"The model does not see the {structure.lower()} in this scan.")
+        return
+    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
+    if found is None:
+        turn.evidence = [replace(item, number=f"roughly {item.number}") for item in turn.evidence]
+    talk.masks.append(("current", mask))
+
+
+def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
+    """Find every one of something, by the models trained for it."""
+    from medfm import predict
+    from medfm.assistant.task_models import detectors_for
+
+    scan = _current(talk)
+    yield
+    models = detectors_for(structure)
+    if not models:
+        raise MedfmError(f"No model that finds {structure or 'things'} is installed; see `medfm models`.")
+    for found in models:
+        for box in predict.detect(found, scan):
+            sides, unit = predict.box_size(scan, box)
+            size = " x ".join(f"{side:.0f}" for side in sides) + f" {unit}"
+            turn.evidence.append(box_item(scan, box, number=f"{size}, score {box.score or 0:.2f}"))
+        yield
+    names = ", ".join(found.name for found in models)
+    if not turn.evidence:
+        _decline(turn, f"Nothing found by {names}. That does not say that nothing is there.")
+        return
+    turn.text = f"{len(turn.evidence)} found by {names}; the likeliest first."
+
+
+def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
+    """Say what the scan shows as a whole, by the models trained for it."""
+    from medfm import predict
+    from medfm.assistant.task_models import classifiers
+
+    scan, lines = _current(talk), []
+    yield
+    for found in classifiers():
+        scores = predict.classify(found, scan)
+        listed = sorted(scores.probabilities.items(), key=lambda one: -one[1])[:3]
+        lines.append(f"{found.name}: " + ", ".join(f"{name} {p:.0%}" for name, p in listed))
+        yield
+    if not lines:
+        raise MedfmError("No model that classifies scans is installed; see `medfm models`.")
+    turn.text = "\n".join(lines)
+    turn.note = "Each model knows only its own labels and its own kind of picture; for others its numbers mean nothing."
+
+
+def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | None, box: list[float] | None) -> None:
+    """Outline what a person pointed at."""
+    from medfm import predict
+
+    if box:
+        half = len(box) // 2
+        mask = predict.enclose(scan, box[:half], box[half:])
+        turn.text = "Told from its surroundings by brightness, in this slice only."
+    else:
+        assert point is not None
+        mask = predict.grow(scan, point)
+        turn.text = "Everything of like brightness that hangs together with the place you clicked on."
+    turn.note = "No model is behind this outline; check its edge."
+    if mask is None:
+        turn.text, turn.note = "", None
+        _decline(turn, "What you marked does not stand out from what is around it. Drag a box around it instead.")
         return
     turn.evidence = items_of(scan, [mask], first=len(talk.masks))
     talk.masks.append(("current", mask))
@@ -200,7 +275,10 @@ def _structure(model: MedFM, name: str) -> str:
     found = named(name, known)
     if found is None:
         asked = f"{name!r} is none of what this model can point at" if name else "Say of what"
-        raise MedfmError(f"{asked}. It knows: {', '.join(sorted(known, key=str.lower))}.")
+        short = {one.removeprefix("Left ").removeprefix("Right ").lower() for one in known}
+        raise MedfmError(
+            f"{asked}. Press mark and click on it, or drag a box around it. It knows: {', '.join(sorted(short))}."
+        )
     return found
 
 
@@ -222,12 +300,17 @@ def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
 
 
 def _wider(scan: Scan, model: Segmenter) -> bool:
-    """The scan is more than twice as long, along each axis, as what the model reads at once; 1 mm where it has no
-    spacing of its own."""
-    spacing = model.preparation.spacing or (0.0, 0.0, 0.0)
-    field = [voxels * (mm or 1.0) for voxels, mm in zip(model.patch, spacing, strict=True)]
+    """The scan holds more than `_TILES` times what the model reads at once; 1 mm where it has no spacing of its own.
+
+    A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
+    """
+    spacing = model.preparation.spacing or tuple(reversed(scan.spacing))
+    field = [voxels * mm for voxels, mm in zip(model.patch, spacing, strict=True)]
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
-    return all(side > 2 * seen for side, seen in zip(sides, field, strict=True))
+    tiles = 1.0
+    for side, seen in zip(sides, field, strict=True):
+        tiles *= max(1.0, side / seen)
+    return tiles > _TILES
 
 
 def _decline(turn: Turn, reason: str) -> None:
@@ -249,17 +332,35 @@ _CONTEXT = {
 }
 _QUESTION = {"question": {"type": "string", "description": "A short question about the open scan, in English."}}
 
+_MARKS: dict[str, dict[str, Any]] = {
+    **_STRUCTURE,
+    "point": {
+        "type": "array", "items": {"type": "number"},
+        "description": "Instead of a name: a place on it, (x, y, z) in RAS mm, or (column, row) of a picture.",
+    },
+    "box": {
+        "type": "array", "items": {"type": "number"},
+        "description": "Instead of a name: corners around it in one slice, low then high, in the same space.",
+    },
+}  # fmt: skip
+
 _TOOLS = (
     Tool("ask", "Answer a question about the scan, with confidence and evidence.", ask, _QUESTION, ("question",)),
     Tool("measure", "Size of a structure in the scan, in mm.", measure, _STRUCTURE, ("structure",)),
-    Tool("segment", "Outline a structure in the scan and give its volume.", segment, _STRUCTURE, ("structure",)),
+    Tool("segment", "Outline a structure in the scan and give its volume.", segment, _MARKS),
+    Tool("detect", "Find every one of something, with box, size and score.", detect, _STRUCTURE),
+    Tool("classify", "What the scan shows as a whole, by models trained for it.", classify),
     Tool("report", "Draft a report of the scan, for a reader to accept, edit or reject.", report, _CONTEXT),
     Tool("align", "Lay the prior scan onto the current one, as a rigid body.", align),
     Tool("compare", "Size of a structure in the scan and in the prior one.", compare, _STRUCTURE, ("structure",)),
 )
 TOOLS = {tool.name: tool for tool in _TOOLS}
+_NEEDED = ("detect", "classify")  # tools that are nothing without a model of their kind
 
 
 def available() -> list[str]:
     """Names of the tools that can run with what is installed and shipped."""
-    return list(TOOLS)
+    from medfm.assistant.task_models import kinds
+
+    trained = kinds()
+    return [name for name in TOOLS if name not in _NEEDED or name in trained]

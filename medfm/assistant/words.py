@@ -20,6 +20,7 @@ def about_scan(scan: Scan) -> str:
         return "" if not value else value + ("?" if name in scan.estimated else "")
 
     facts = [known(name, getattr(scan, name)) for name in ("modality", "body_part", "plane")]
+    facts[0] = facts[0].replace("UNKNOWN", "modality not known")
     size = " x ".join(str(side) for side in reversed(scan.data.shape[1:]) if side > 1)
     spacing = " x ".join(f"{mm:.2g}" for mm in scan.spacing) + " mm" if scan.spacing_known else "spacing not known"
     return ", ".join([*filter(None, facts), size, spacing])

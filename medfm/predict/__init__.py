@@ -2,7 +2,8 @@
 
 from medfm.predict.answering import ask, ask_many, stream
 from medfm.predict.classifying import classify, explain
-from medfm.predict.detecting import detect
+from medfm.predict.detecting import box_size, detect
+from medfm.predict.marking import enclose, grow
 from medfm.predict.outlining import outline
 from medfm.predict.reconstructing import denoise, reconstruct
 from medfm.predict.registering import likeness, register
@@ -12,10 +13,13 @@ from medfm.predict.segmenting import segment, volumes
 __all__ = [
     "ask",
     "ask_many",
+    "box_size",
     "classify",
     "denoise",
     "detect",
+    "enclose",
     "explain",
+    "grow",
     "likeness",
     "outline",
     "reconstruct",

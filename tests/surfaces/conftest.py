@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import socket
 import sys
 import time
 import types
@@ -108,6 +109,8 @@ def _outline(model: FakeModel, scan: Any, structures: list[str], *, plane: str |
 @pytest.fixture
 def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`."""
+    from medfm.predict.marking import enclose, grow  # no model in them: the real ones
+
     model = FakeModel()
 
     def load(name_or_path: str = "default") -> FakeModel:
@@ -116,9 +119,12 @@ def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
     for name, members in {
         "model": {"load": load},
-        "predict": {"ask": _answer, "ask_many": _ask_many, "stream": _stream, "report": _report},
+        "predict": {
+            "ask": _answer, "ask_many": _ask_many, "stream": _stream, "report": _report, "enclose": enclose,
+            "grow": grow,
+        },
         "predict.outlining": {"outline": _outline},
-    }.items():
+    }.items():  # fmt: skip
         room = types.ModuleType(f"medfm.{name}")
         vars(room).update(members)
         monkeypatch.setitem(sys.modules, f"medfm.{name}", room)
@@ -140,7 +146,26 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def chat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_verbs: FakeModel) -> Iterator[Any]:
+def at_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No socket of this process may connect to another machine, from start to end, or the test fails."""
+    reached: list[str] = []
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            reached.append(str(address))
+            raise OSError(f"the server tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+    assert not reached, "the server asked another host"
+
+
+@pytest.fixture
+def chat(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_verbs: FakeModel, at_home: None
+) -> Iterator[Any]:  # fmt: skip
     """The chat page, served on a free port: address, folder, its parts and its modules.
 
     It is a folder of scripts, which Python runs with that folder on the path; the same is done here.

@@ -138,6 +138,34 @@ def test_upload_ask_and_click_on_the_evidence(visit: Any, shot: Any, ct: Path) -
     assert page.errors == []
 
 
+def test_what_is_clicked_on_is_outlined(visit: Any, shot: Any, ct: Path) -> None:
+    page = visit()
+    upload(page, ct)
+    wait_for_volume(page)
+    page.get_by_role("button", name="axial", exact=True).click()
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="mark", exact=True).click()
+    box = page.locator(".mf-pane").bounding_box()
+    x, y = box["x"] + box["width"] / 2 + 80 / 384 * box["height"], box["y"] + box["height"] / 2
+    page.mouse.click(x, y)
+    page.locator(".mf-answer.mf-done").wait_for()
+    said = page.locator(".mf-answer").inner_text()
+    assert "like brightness" in said
+    lung = 4 / 3 * np.pi * 14 * 20 * 16 * 4 * 4 * 6 / 1000
+    millilitres = float(re.search(r"Marked region · ([\d.]+) ml", said)[1])
+    assert abs(millilitres / lung - 1) < 0.1, "the click fell on something else"
+    side = 14 * 4 / 384 * box["height"] * 1.5
+    page.mouse.move(x - side, y - side * 1.3)
+    page.mouse.down()
+    page.mouse.move(x + side, y + side * 1.3, steps=4)
+    page.mouse.up()
+    page.locator(".mf-answer.mf-done").nth(1).wait_for()
+    assert "this slice only" in page.locator(".mf-answer").last.inner_text()
+    page.locator(".mf-answer").last.locator(".mf-chip").click()
+    shot(page, "15-marked")
+    assert page.errors == []
+
+
 def test_a_draft_is_edited_and_saved(visit: Any, shot: Any, ct: Path) -> None:
     page = visit()
     page.get_by_role("tab", name="Report").click()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medfm.assistant import TOOLS, Conversation, Intake
+from medfm.assistant import Conversation, Intake, available
 
 mcp = pytest.importorskip("mcp")
 if not hasattr(mcp, "Client"):
@@ -25,7 +25,7 @@ def test_a_program_opens_a_scan_and_calls_the_tools(fake_verbs: Any, pictures: P
         made = server(lambda: fake_verbs, Intake((pictures,)), talk=talk)
         async with mcp.Client(made) as client:
             listed = (await client.list_tools()).tools
-            assert [tool.name for tool in listed] == ["open", *TOOLS]
+            assert [tool.name for tool in listed] == ["open", *available()]
             early = await client.call_tool("ask", {"question": "what modality is this?"})
             assert early.is_error and "Open a scan first" in early.content[0].text
             outside = await client.call_tool("open", {"path": "/etc/passwd"})
@@ -35,7 +35,11 @@ def test_a_program_opens_a_scan_and_calls_the_tools(fake_verbs: Any, pictures: P
             answer = (await client.call_tool("ask", {"question": "what modality is this?"})).structured_content
             assert (answer["text"], answer["confidence"]) == ("MRI", 0.95)
             outlined = (await client.call_tool("segment", {"structure": "liver"})).structured_content
-            assert outlined["evidence"][0]["number"].endswith("pixels")  # a picture has no millimetres
+            assert outlined["evidence"][0]["number"] == "roughly 48 pixels"
+            spread = await client.call_tool("segment", {"point": ["a", 2]})
+            assert spread.is_error and "numbers" in spread.content[0].text
+            marked = (await client.call_tool("segment", {"box": [4, 4, 20, 18]})).structured_content
+            assert marked["abstained"] or marked["evidence"][0]["label"] == "Marked region"
             drafted = (await client.call_tool("report", {})).structured_content
             assert "not for diagnosis" in drafted["report"]["watermark"]
             wrong = await client.call_tool("measure", {"structure": 3})

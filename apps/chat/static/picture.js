@@ -6,9 +6,11 @@ export class PicturePane {
   kind = "picture";
   measuring = false;
   contrasting = false;
+  marking = false;
   overlayShown = true;
   opacity = 0.5;
   onmove = () => {};
+  onmark = () => {};
 
   constructor(host, about, which) {
     Object.assign(this, { host, about, which, box: null, line: null, look: [1, 1], masks: [], layers: [] });
@@ -21,7 +23,7 @@ export class PicturePane {
     host.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     host.addEventListener("pointerdown", (event) => this.down(event));
     host.addEventListener("pointermove", (event) => this.move(event));
-    host.addEventListener("pointerup", () => { this.from = null; });
+    host.addEventListener("pointerup", (event) => this.up(event));
     this.observer = new ResizeObserver(() => this.fit());
     this.observer.observe(host);
   }
@@ -114,7 +116,8 @@ export class PicturePane {
 
   down(event) {
     this.from = [event.clientX, event.clientY, this.left, this.top, ...this.look];
-    if (this.measuring) this.line = [this.at(event), this.at(event)];
+    this.start = this.at(event);
+    if (this.measuring) this.line = [this.start, this.start];
     this.host.setPointerCapture(event.pointerId);
   }
 
@@ -127,19 +130,37 @@ export class PicturePane {
     const dx = event.clientX - this.from[0];
     const dy = event.clientY - this.from[1];
     if (this.measuring) this.line[1] = [px, py];
+    else if (this.marking) this.box = { label: "", ...this.span(event) };
     else if (this.contrasting) this.look = [Math.max(0.1, this.from[4] - dy / 200), Math.max(0.1, this.from[5] + dx / 200)];
     else [this.left, this.top] = [this.from[2] + dx, this.from[3] + dy];
     this.draw();
   }
 
+  // A click is a place, a drag a box; both in pixels of the picture.
+  up(event) {
+    const marked = this.marking && this.from;
+    const far = marked && Math.hypot(event.clientX - this.from[0], event.clientY - this.from[1]) > 5;
+    const { low, high } = marked ? this.span(event) : {};
+    this.from = null;
+    if (marked) this.onmark(far ? { which: this.which, box: [...low, ...high] } : { which: this.which, point: high });
+  }
+
+  span(event) {
+    const size = [this.about.width - 0.01, this.about.height - 0.01];
+    const ends = [this.start, this.at(event)].map((end) => end.map((value, i) => Math.max(0, Math.min(value, size[i]))));
+    return { low: [0, 1].map((i) => Math.min(ends[0][i], ends[1][i])), high: [0, 1].map((i) => Math.max(ends[0][i], ends[1][i])) };
+  }
+
   setMeasuring(on) {
-    this.measuring = on;
-    if (on) this.contrasting = false;
+    Object.assign(this, { measuring: on, contrasting: false, marking: false });
   }
 
   setContrasting(on) {
-    this.contrasting = on;
-    if (on) this.measuring = false;
+    Object.assign(this, { contrasting: on, measuring: false, marking: false });
+  }
+
+  setMarking(on) {
+    Object.assign(this, { marking: on, measuring: false, contrasting: false });
   }
 
   setOverlayShown(on) {
@@ -148,7 +169,7 @@ export class PicturePane {
   }
 
   reset() {
-    Object.assign(this, { line: null, look: [1, 1], measuring: false, contrasting: false });
+    Object.assign(this, { line: null, look: [1, 1], measuring: false, contrasting: false, marking: false });
     this.fit();
   }
 

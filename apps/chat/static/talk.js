@@ -45,7 +45,7 @@ function turnOf(turn) {
     box.append(h("div", { class: "mf-text" }, turn.text));
   }
   if (turn.note) box.append(h("div", { class: "mf-guess" }, turn.note));
-  if (turn.state === "done" && turn.confidence !== null && turn.tool !== null) box.append(confidence(turn));
+  if (turn.state === "done" && turn.confidence !== null && turn.tool !== null && !turn.abstained) box.append(confidence(turn));
   if (turn.state === "stopped") box.append(h("div", { class: "mf-guess" }, "stopped"));
   if (turn.evidence?.length) box.append(h("div", { class: "mf-chips" }, turn.evidence.map(chip)));
   else if (turn.state === "done" && turn.tool === "ask" && !turn.abstained) {

@@ -4,15 +4,16 @@ import { PicturePane } from "./picture.js";
 import { onShow } from "./stage.js";
 import { VolumePane, WINDOWS } from "./volume.js";
 
-export function mount({ element, props, watch }) {
-  const viewer = new Viewer(element);
+export function mount({ element, props, watch, trigger }) {
+  const viewer = new Viewer(element, (where) => trigger("mark", where));
   follow({ props, watch }, (value) => viewer.update(value ?? {}));
   onShow((item) => viewer.show(item));
   element.medfm = viewer; // for tests: what is on the screen is asked here
 }
 
 class Viewer {
-  constructor(element) {
+  constructor(element, onmark) {
+    this.onmark = onmark;
     this.panes = {};
     this.value = {};
     this.playing = null;
@@ -67,6 +68,7 @@ class Viewer {
       this.stage.append(host);
       const pane = about.kind === "volume" ? new VolumePane(host, about, which) : new PicturePane(host, about, which);
       pane.onmove = (text) => { if (which === "current" || !this.value.prior) this.line.textContent = text; };
+      pane.onmark = (where) => { if (which === "current") this.onmark(where); };
       this.panes[which] = pane;
       try {
         await pane.load();
@@ -102,6 +104,7 @@ class Viewer {
     }
     group(
       press("measure", pane.measuring, "Drag a line to measure it", () => each((p) => p.setMeasuring(!p.measuring))),
+      press("mark", pane.marking, "Click on something, or drag a box around it, to outline it", () => pane.setMarking(!pane.marking)),
       press("contrast", pane.contrasting, "Drag to change the contrast", () => each((p) => p.setContrasting(!p.contrasting))),
       button("reset", "Forget zoom, contrast and lines", () => { each((p) => p.reset()); this.drawTools(); }),
     );

@@ -8,14 +8,22 @@ export const WINDOWS = { "soft tissue": [-160, 240], lung: [-1350, 150], bone: [
 const COLOURS = [[255, 176, 0], [80, 200, 255], [255, 90, 120], [120, 230, 120], [200, 130, 255], [255, 230, 90]];
 const PLANE = { axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL, "3D": SLICE_TYPE.RENDER, all: SLICE_TYPE.MULTIPLANAR };
 const ACROSS = { axial: 2, coronal: 1, sagittal: 0 };
+const AXES = { 0: [0, 1, 2], 1: [0, 2, 1], 2: [1, 2, 0] }; // of a tile: across, up, and through
+
+function frame(tile) {
+  const [left, top, width, height] = tile.leftTopWidthHeight;
+  return { left: Math.min(left, left + width), top, width: Math.abs(width), height, mirrored: width < 0 };
+}
 
 export class VolumePane {
   kind = "volume";
   measuring = false;
   contrasting = false;
+  marking = false;
   overlayShown = true;
   opacity = 0.5;
   onmove = () => {};
+  onmark = () => {};
 
   constructor(host, about, which) {
     Object.assign(this, { about, which, box: null, masks: [], layout: about.layout });
@@ -23,6 +31,10 @@ export class VolumePane {
     host.append(this.canvas);
     this.marks = new Marks(host);
     this.window = about.hu ? "soft tissue" : null;
+    // before NiiVue sees it: while something is being marked the crosshair stays where it is
+    for (const name of ["pointerdown", "pointermove", "pointerup", "mousedown", "mousemove", "mouseup"]) {
+      host.addEventListener(name, (event) => this.mark(event), { capture: true });
+    }
   }
 
   get hasOverlay() {
@@ -76,15 +88,66 @@ export class VolumePane {
   }
 
   setMeasuring(on) {
-    this.measuring = on;
-    if (on) this.contrasting = false;
+    Object.assign(this, { measuring: on, contrasting: false, marking: false });
     this.drag();
   }
 
   setContrasting(on) {
-    this.contrasting = on;
-    if (on) this.measuring = false;
+    Object.assign(this, { contrasting: on, measuring: false, marking: false });
     this.drag();
+  }
+
+  setMarking(on) {
+    Object.assign(this, { marking: on, measuring: false, contrasting: false, from: null });
+    this.drag();
+  }
+
+  // A click is a place, a drag a box in the slice below it; both in RAS mm.
+  mark(event) {
+    if (!this.marking || event.button > 0) return;
+    event.stopPropagation();
+    if (!event.type.startsWith("pointer")) return;
+    if (event.type === "pointerdown") {
+      this.canvas.parentElement.setPointerCapture(event.pointerId);
+      const tile = this.tileAt(event);
+      this.from = tile && { tile, mm: this.mmAt(event, tile) };
+      return;
+    }
+    if (!this.from) return;
+    const to = this.mmAt(event, this.from.tile);
+    const low = to.map((value, i) => Math.min(value, this.from.mm[i]));
+    const high = to.map((value, i) => Math.max(value, this.from.mm[i]));
+    const dragged = Math.hypot(...high.map((value, i) => value - low[i])) > 4;
+    if (event.type === "pointermove") {
+      if (dragged) this.box = { label: "", low, high };
+      return;
+    }
+    this.from = null;
+    this.onmark(dragged ? { which: this.which, box: [...low, ...high] } : { which: this.which, point: to });
+  }
+
+  pixels(event) {
+    const rect = this.canvas.getBoundingClientRect();
+    return [(event.clientX - rect.left) * (this.canvas.width / rect.width), (event.clientY - rect.top) * (this.canvas.height / rect.height)];
+  }
+
+  tileAt(event) {
+    const [px, py] = this.pixels(event);
+    return this.nv.screenSlices.find((tile) => {
+      const { left, top, width, height } = frame(tile);
+      return AXES[tile.axCorSag] && px >= left && px <= left + width && py >= top && py <= top + height;
+    });
+  }
+
+  mmAt(event, tile) {
+    const [px, py] = this.pixels(event);
+    const { left, top, width, height, mirrored } = frame(tile);
+    const [a, b] = AXES[tile.axCorSag];
+    const part = (px - left) / width;
+    const mm = Array.from(this.nv.frac2mm(this.nv.scene.crosshairPos)).slice(0, 3);
+    mm[a] = tile.leftTopMM[0] + (mirrored ? 1 - part : part) * tile.fovMM[0];
+    mm[b] = tile.leftTopMM[1] + (1 - (py - top) / height) * tile.fovMM[1];
+    return mm;
   }
 
   drag() {
@@ -94,7 +157,7 @@ export class VolumePane {
 
   reset() {
     this.nv.clearAllMeasurements();
-    this.measuring = this.contrasting = false;
+    this.measuring = this.contrasting = this.marking = false;
     this.drag();
     this.nv.setPan2Dxyzmm([0, 0, 0, 1]);
     this.setWindow(this.about.hu ? "soft tissue" : null);
@@ -172,11 +235,9 @@ export class VolumePane {
     const mm = this.nv.frac2mm(this.nv.scene.crosshairPos);
     let named = false;
     for (const tile of this.nv.screenSlices) {
-      const [a, b, across] = { 0: [0, 1, 2], 1: [0, 2, 1], 2: [1, 2, 0] }[tile.axCorSag] ?? [];
+      const [a, b, across] = AXES[tile.axCorSag] ?? [];
       if (a === undefined || mm[across] < this.box.low[across] - 0.5 || mm[across] > this.box.high[across] + 0.5) continue;
-      let [left, top, width, height] = tile.leftTopWidthHeight;
-      const mirrored = width < 0;
-      if (mirrored) { left += width; width = -width; }
+      const { left, top, width, height, mirrored } = frame(tile);
       const x = (value) => {
         const part = (value - tile.leftTopMM[0]) / tile.fovMM[0];
         return left + (mirrored ? 1 - part : part) * width;
