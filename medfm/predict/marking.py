@@ -12,7 +12,7 @@ from medfm.scan import Mask, Scan
 
 __all__ = ["enclose", "grow"]
 
-_REACH = 60.0  # mm, or pixels of a picture without spacing: how far a region may grow from the click
+_REACH = 150.0  # mm, or pixels of a picture without spacing: how far a region may grow from the click
 _WIDTH = 2.5  # deviations around the mean of a region that still belong to it
 _ROUNDS = 4
 _SMOOTH = 0.7  # voxels: noise is not an edge

@@ -142,7 +142,7 @@ export class PicturePane {
     const far = marked && Math.hypot(event.clientX - this.from[0], event.clientY - this.from[1]) > 5;
     const { low, high } = marked ? this.span(event) : {};
     this.from = null;
-    if (marked) this.onmark(far ? { which: this.which, box: [...low, ...high] } : { which: this.which, point: high });
+    if (marked) this.onmark({ which: this.which, box: far ? [...low, ...high] : null, point: far ? null : high });
   }
 
   span(event) {

@@ -123,7 +123,7 @@ export class VolumePane {
       return;
     }
     this.from = null;
-    this.onmark(dragged ? { which: this.which, box: [...low, ...high] } : { which: this.which, point: to });
+    this.onmark({ which: this.which, box: dragged ? [...low, ...high] : null, point: dragged ? null : to });
   }
 
   pixels(event) {
