@@ -213,7 +213,8 @@ def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | Non
     turn.note = "No model is behind this outline; check its edge."
     if mask is None:
         turn.text, turn.note = "", None
-        _decline(turn, "What you marked does not stand out from what is around it. Drag a box around it instead.")
+        other = "" if box else " Drag a box around it instead."
+        _decline(turn, f"What you marked does not stand out from what is around it.{other}")
         return
     turn.evidence = items_of(scan, [mask], first=len(talk.masks))
     talk.masks.append(("current", mask))

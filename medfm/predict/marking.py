@@ -15,6 +15,8 @@ __all__ = ["enclose", "grow"]
 _REACH = 150.0  # mm, or pixels of a picture without spacing: how far a region may grow from the click
 _WIDTH = 2.5  # deviations around the mean of a region that still belong to it
 _ROUNDS = 4
+_EVEN = 1.5  # voxels: texture within a box is not an edge
+_ROUND = 16.0  # how much a place in the box counts beside its colour; chosen on 120 skin lesions
 _SMOOTH = 0.7  # voxels: noise is not an edge
 _SEED = 2  # voxels around the click that the first mean and deviation are taken of
 _LEAST = 0.02  # of the range of intensities: deviation of a neighbourhood without any noise
@@ -60,8 +62,8 @@ def grow(scan: Scan, point: Sequence[float]) -> Mask | None:
 
 
 def enclose(scan: Scan, low: Sequence[float], high: Sequence[float]) -> Mask | None:
-    """The thing in the middle of a box drawn on one slice: what is more like the middle than like the box's edge and
-    hangs together with the middle, without holes.
+    """The thing in a box drawn on one slice: the largest part whose colour is more like the middle's than like the
+    corners', and the more so the farther from the middle; without holes.
 
     low, high: corners in RAS mm that share one coordinate, or (column, row) of a picture. None: nothing stands out.
     Raises ScanError: the box has no inside, or lies outside of the scan.
@@ -77,18 +79,22 @@ def enclose(scan: Scan, low: Sequence[float], high: Sequence[float]) -> Mask | N
     layer = (first[across] + last[across]) // 2
     window = [slice(a, b + 1) for a, b in zip(first, last, strict=True)]
     window[across] = slice(layer, layer + 1)
-    part = ndimage.gaussian_filter(values[tuple(window)].squeeze(across), _SMOOTH)
-    edge = np.ones(part.shape, bool)
-    edge[2:-2, 2:-2] = False
-    (top, rows), (left, columns) = ((size // 2, max(1, size // 12)) for size in part.shape)
-    middle = part[top - rows : top + rows + 1, left - columns : left + columns + 1]
-    inside, outside = float(np.median(middle)), float(np.median(part[edge]))
-    if abs(inside - outside) < 2 * max(float(middle.std()), 1e-6):
+    colours = np.asarray(scan.data, np.float32)[(slice(None), *window)].squeeze(across + 1)
+    part = ndimage.gaussian_filter(colours, (0, _EVEN, _EVEN))  # (C, rows, columns)
+    rows, columns = (np.arange(size) - (size - 1) / 2 for size in part.shape[1:])
+    radius = (rows[:, None] / (len(rows) / 2)) ** 2 + (columns / (len(columns) / 2)) ** 2  # 1 on the box's ellipse
+    middle, corners = part[:, radius < 0.4], part[:, radius > 1.1]
+    inside, outside = middle.mean(1), corners.mean(1)
+    spread = float((middle.std(1).mean() ** 2 + corners.std(1).mean() ** 2) ** 0.5)
+    if np.linalg.norm(inside - outside) < max(0.5 * spread, 1e-6):
         return None
-    parts, _ = ndimage.label(np.abs(part - inside) < np.abs(part - outside))
-    if not parts[top, left]:
+    away_in, away_out = (((part - colour[:, None, None]) ** 2).sum(0) for colour in (inside, outside))
+    like = (away_out - away_in) / max(spread**2, 1e-6) + _ROUND * (0.9 - radius) > 0
+    parts, count = ndimage.label(like)
+    if not count:
         return None
-    region = ndimage.binary_fill_holes(parts == parts[top, left])
+    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    region = ndimage.binary_fill_holes(parts == largest)
     whole = np.zeros(values.shape, np.uint8)
     whole[tuple(window)] = np.expand_dims(region, across)
     return Mask(whole, scan.affine, {1: "Marked region"})
