@@ -135,7 +135,7 @@ class Registrar(nn.Module):
 
 
 def load_registrar(name: str | Path, *, device: str = "cpu") -> Registrar:
-    """Load a shipped registration model by name ("registration-hippocampus"), or a folder that training left.
+    """Load a shipped registration model by name ("hippocampus-registration"), or a folder that training left.
 
     Raises:
         UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.

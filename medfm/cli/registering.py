@@ -41,7 +41,7 @@ Model = Annotated[
 ]  # fmt: skip
 Optimise = Annotated[bool, typer.Option("--optimise", help="Go on from the network's field on this very pair.")]
 Same = Annotated[Contrast, typer.Option(help="Searches compare scans of the same contrast by correlation.")]
-_DEFAULT = "registration-hippocampus"
+_DEFAULT = "hippocampus-registration"
 
 
 @app.command()

@@ -1,0 +1,59 @@
+"""Write synthetic brain MR of several people as a labelled data set, and pairs of the people held out.
+
+    python tasks/registration/heads.py subject_*.nii.gz --output heads
+    medfm train registration/synthmorph data.train=heads 'data.hold=[subject_13, subject_14]' ... --output runs/brain
+    medfm evaluate register heads/pairs.jsonl --model runs/brain --output runs/figures/brain
+
+Each image is painted anew from a person's label map, with a contrast, resolution, bias and pose of its own; the two
+images of a pair are of two different people. The last people of the list are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medfm.data.brain import MAIN, STRUCTURES, Head
+from medfm.scan import Mask, Scan
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("maps", nargs="+", type=Path, help="label maps of heads with FreeSurfer's numbers")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--held", type=int, default=4, help="how many people, the last ones, are kept for pairs")
+    parser.add_argument("--spacing", type=float, default=3.0, help="mm")
+    parser.add_argument("--window", type=int, nargs=3, default=(64, 80, 64), help="voxels along D, H, W")
+    given = parser.parse_args()
+    for kind in ("imagesTr", "labelsTr"):
+        (given.output / kind).mkdir(parents=True, exist_ok=True)
+    number = np.zeros(256, dtype=np.uint8)
+    for index, name in enumerate(MAIN, 1):
+        number[list(STRUCTURES[name])] = index
+    affine, rows = np.diag([*[given.spacing] * 3, 1.0]), []
+    for index, path in enumerate(sorted(given.maps)):
+        head, generator = Head.read(path), torch.Generator().manual_seed(index)
+        image, values = head.sample(given.window, spacing=given.spacing, generator=generator)
+        row = {kind: f"{kind}Tr/{head.name}.nii.gz" for kind in ("images", "labels")}
+        Scan.from_array(image.numpy(), affine=affine).write(given.output / row["images"])
+        Mask(number[values.numpy()], affine).write(given.output / row["labels"])
+        rows.append({"image": row["images"], "label": row["labels"]})
+    labels = {"0": "background", **{str(i): name for i, name in enumerate(MAIN, 1)}}
+    (given.output / "dataset.json").write_text(json.dumps({"labels": labels, "training": rows}, indent=1))
+    held = rows[-given.held :]
+    pairs = [
+        {
+            "moving": a["image"], "fixed": b["image"], "moving_labels": a["label"], "fixed_labels": b["label"],
+            "patient": Path(b["image"]).name.split(".")[0],
+        }
+        for a in held for b in held if a is not b
+    ]  # fmt: skip
+    (given.output / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+
+
+if __name__ == "__main__":
+    main()
