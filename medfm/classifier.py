@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medfm import assets, config
 from medfm.errors import AdapterMismatch, UnknownName
 from medfm.grid import Grid, GridPrepare
+from medfm.heads.bag import BagHead
 from medfm.heads.classify import ClassifyHead
 
 __all__ = ["Classifier", "classifiers", "load_classifier"]
@@ -26,7 +27,8 @@ class Classifier(nn.Module):
     precision, without those that a shared encoder brings along.
 
     Args:
-        encoder: a node of configs. head: arguments of `ClassifyHead`. labels: names of the classes.
+        encoder: a node of configs. head: one too, of `ClassifyHead` ("classify", the default) or `BagHead`.
+        labels: names of the classes.
         prepare: fields of `GridPrepare`.
         temperature: what logits are divided by, fitted on scans that no weight was trained on (Guo et al. 2017).
         points: label -> {"sensitive", "specific"}: probabilities from which the label is called present, chosen on the
@@ -49,7 +51,9 @@ class Classifier(nn.Module):
         self.encoder = config.build("encoders", encoder)
         if eye := getattr(self.encoder, "eye", ""):
             self.settings["encoder"] = {**encoder, "eye": eye}
-        self.head = ClassifyHead(self.encoder.channels, len(labels), **head)
+        self.head: ClassifyHead | BagHead = config.build(
+            "heads", {"name": "classify", **head}, channels=self.encoder.channels, classes=len(labels)
+        )
         self.name = ""
 
     def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
@@ -64,7 +68,10 @@ class Classifier(nn.Module):
         return (self(grid.numbers()[None], spacing)[0] / self.settings["temperature"]).softmax(0)
 
     def heat(self, grid: Grid, label: str) -> Tensor:
-        """(D, H, W), 0 to 1: Grad-CAM of a label (Selvaraju et al., ICCV 2017; MONAI's) on the finest pooled level."""
+        """(D, H, W), 0 to 1: Grad-CAM of a label (Selvaraju et al., ICCV 2017; MONAI's) on the finest pooled level; of
+        a bag, what its attention rests on."""
+        if isinstance(self.head, BagHead):
+            return self._attended(grid, self.labels.index(label))
         from monai.visualize.class_activation_maps import GradCAM
 
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
@@ -74,6 +81,15 @@ class Classifier(nn.Module):
         # MONAI would lay the corners' middles on each other, which moves the map by up to half a cell
         heat = F.interpolate(coarse, grid.shape, mode="trilinear", align_corners=False)[0, 0]
         return heat / heat.max().clamp(min=1e-12)
+
+    @torch.inference_mode()
+    def _attended(self, grid: Grid, label: int) -> Tensor:
+        assert isinstance(self.head, BagHead)
+        pyramid = self.encoder(grid.numbers()[None], torch.tensor(grid.spacing, dtype=torch.float32)[None])
+        rows = self.head.read(self.head.bags(pyramid)[0]).attention
+        row = rows[label if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])
+        heat = F.interpolate(row, grid.shape, mode="trilinear", align_corners=False)[0, 0]
+        return heat / heat.max()
 
     def save(self, folder: Path) -> None:
         """Write `medfm.json` and `classify.safetensors`."""

@@ -181,7 +181,7 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     ],
     "classification": lambda made: [
         f"data={{train: '{labelled_pictures(made.folder / 'labels')}', hold: 0.25, tune: 0.25}}", "objective.batch=4",
-        "objective.prepare={size: 48, channels: 3, intensity: range}", "objective.patch=[1, 48, 48]", "train.budget=0",
+        "objective.prepare={size: 80, channels: 3, intensity: range}", "objective.patch=[1, 80, 80]", "train.budget=0",
     ],
     "detection": lambda made: [
         f"data={{train: '{boxed_pictures(made.folder / 'boxes')}', hold: 0.25}}", "objective.batch=4",

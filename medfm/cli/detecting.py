@@ -15,7 +15,7 @@ __all__ = ["detect", "evaluate_detect"]
 @app.command()
 def detect(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
-    task: Annotated[str, typer.Option(help="A detector from `medfm models`, or a folder.", metavar="NAME")] = "organs",
+    task: Annotated[str, typer.Option(help="A detector from `medfm models`, or a folder.", metavar="NAME")],
     series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown (default: the model's own).")
@@ -64,7 +64,7 @@ def evaluate_detect(
         Path, typer.Argument(help="VOC folder, COCO .json, SLAKE folder, or .jsonl of boxes.", metavar="DATASET")
     ],
     output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
-    model: Annotated[str, typer.Option(help="A detector by name, or a folder.", metavar="NAME")] = "organs",
+    model: Annotated[str, typer.Option(help="A detector by name, or a folder.", metavar="NAME")],
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
     ] = False,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from medfm.errors import DataError
 from medfm.grid import GridPrepare
 from medfm.scan import Scan
 
-__all__ = ["LabelCase", "LabelledScan", "LabelledScans", "find_labels", "label_counts", "read_cases", "three_sides"]
+__all__ = [
+    "LabelCase",
+    "LabelledScan",
+    "LabelledScans",
+    "find_labels",
+    "label_counts",
+    "merged",
+    "read_cases",
+    "three_sides",
+]
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".nii", ".gz", ".nrrd", ".mha"}
 _EXPECTED = (
@@ -98,15 +107,15 @@ def three_sides(
     `train`: a data set (see `find_labels`). Held out is its validation part where it has one, else `validate`, another
     data set, or `hold`: a share of the patients or a list of them, with `split`, the seed of that share. `tune`: share
     of the other patients that weights never see; temperature and operating points are fitted on it. `limit`: of the
-    scans of each side.
+    scans of each side. `merge`: see `merged`.
     """
-    if unknown := set(data) - {"train", "validate", "hold", "split", "tune", "limit"}:
-        raise DataError(f"data: unknown {sorted(unknown)}; known are train, validate, hold, split, tune, limit")
-    found = find_labels(data["train"])
+    if unknown := set(data) - {"train", "validate", "hold", "split", "tune", "limit", "merge"}:
+        raise DataError(f"data: unknown {sorted(unknown)}; known are train, validate, hold, split, tune, limit, merge")
+    found = merged(find_labels(data["train"]), data.get("merge", {}))
     split = data.get("split", seed)
     train, held = found.scans, [s for s in found.scans if s.side == "validate"]
     if data.get("validate"):
-        held = find_labels(data["validate"]).scans
+        held = merged(find_labels(data["validate"]), data.get("merge", {})).scans
     elif held:
         train = [s for s in found.scans if s.side != "validate"]
     else:
@@ -117,6 +126,16 @@ def three_sides(
     if not train or not tune or not held:
         raise DataError(f"{len(train)} scans to train on, {len(tune)} to choose by, {len(held)} held out; need some")
     return train, tune, held, found.labels
+
+
+def merged(found: LabelledScans, groups: Mapping[str, Sequence[str]]) -> LabelledScans:
+    """Labels put together under other names, name -> labels, as the grades of a retina are into "referable"; those that
+    no group names stay. Raises DataError for a label that is not there."""
+    new = {str(old): name for name, olds in groups.items() for old in olds}
+    if unknown := set(new) - set(found.labels):
+        raise DataError(f"data.merge names {sorted(unknown)}; {found.name} has {found.labels}")
+    scans = [replace(s, label=new.get(s.label, s.label)) for s in found.scans]
+    return LabelledScans(found.name, scans, sorted({s.label for s in scans}))
 
 
 def read_cases(scans: Iterable[LabelledScan], labels: Sequence[str], prepare: GridPrepare) -> list[LabelCase]:

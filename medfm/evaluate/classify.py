@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfm.data.labels import LabelledScan, find_labels
+from medfm.data.labels import LabelledScan, find_labels, merged
 from medfm.errors import DataError
 from medfm.metrics import bootstrap_interval, bootstrap_statistic, expected_calibration_error, sorting_figures
 from medfm.scan import Scan
@@ -47,7 +47,7 @@ def evaluate_classify(
     """
     models = [model] if not isinstance(model, Sequence) else list(model)
     names = models[0].labels
-    found = find_labels(data)
+    found = merged(find_labels(data), models[0].settings["about"].get("merge", {}))
     if unknown := set(found.labels) - set(names):
         raise DataError(f"the model knows {names}, the data also {sorted(unknown)}; leave those out")
     chosen, rest = found.scans, []

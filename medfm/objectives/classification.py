@@ -13,6 +13,7 @@ from medfm.classifier import Classifier
 from medfm.data.batches import Batches
 from medfm.data.labels import LabelCase, label_counts, read_cases, three_sides
 from medfm.grid import GridPrepare
+from medfm.heads.bag import BagHead
 from medfm.image.boxes import sample_boxed
 from medfm.image.patches import random_map, vary_intensity
 from medfm.metrics import best_temperature, operating_points, sorting_figures
@@ -47,7 +48,7 @@ class Classification(nn.Module):
         self.cases, self.tuning = (read_cases(part, labels, preparation) for part in (train, tune))
         about = {
             "data": Path(str(data["train"])).name, "trained on": len(train), "tuned on": len(tune),
-            "held out": sorted({one.patient for one in held}),
+            "held out": sorted({one.patient for one in held}), "merge": data.get("merge", {}),
         }  # fmt: skip
         self.network = Classifier(
             encoder=model["encoder"], head=model.get("head", {}), labels=labels, prepare=prepare, about=about
@@ -82,9 +83,16 @@ class Classification(nn.Module):
         return sample_boxed(case.x.float(), torch.zeros(0, 6), centre=centre, patch=self.patch, matrix=matrix)[0]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self.network(batch["x"], batch["spacing"])
-        prior = self.get_buffer("prior")
-        loss = F.cross_entropy(logits + prior, batch["target"], label_smoothing=self.smooth)
+        head, prior, target = self.network.head, self.get_buffer("prior"), batch["target"]
+        if not isinstance(head, BagHead):
+            logits = self.network(batch["x"], batch["spacing"])
+            loss = F.cross_entropy(logits + prior, target, label_smoothing=self.smooth)
+        else:
+            cells = head.bags(self.network.encoder(batch["x"], batch["spacing"]))
+            bags = [head.read(one) for one in cells]
+            logits = torch.stack([bag.logits for bag in bags])
+            own = [head.instance_loss(bag, label) for bag, label in zip(bags, target.tolist(), strict=True)]
+            loss = 0.7 * F.cross_entropy(logits + prior, target) + 0.3 * torch.stack(own).mean()  # CLAM's weights
         return {"loss": loss, "right": (logits.argmax(1) == batch["target"]).float().mean()}
 
     @torch.no_grad()

@@ -37,6 +37,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *SMALL["classification"](Made(Path(), Path(), Path(), folder / "made")),
         f"data={{train: '{pictures}', hold: 0.25, tune: 0.25}}", "train.epochs=10", "train.rate=1.0e-2",
         "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], norm: batch}, head: {}}",
+        "objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 48, 48]",
         "train.average=0.8", "objective.vary=0", "objective.flips=''", "objective.degrees=0",
     ]  # fmt: skip
     return train(load_recipe("classification/skin", small), output=folder / "run")
