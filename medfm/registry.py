@@ -50,6 +50,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "glance": "medfm.objectives.glance:Glances",
         "instruct": "medfm.objectives.instruct:Instruct",
         "own": "medfm.objectives.own:Own",
+        "prompted": "medfm.objectives.prompted:Prompted",
         "supervised": "medfm.objectives.supervised:Supervised",
         "painted": "medfm.objectives.painted:Painted",
         "registration": "medfm.objectives.registration:Registration",

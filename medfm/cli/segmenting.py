@@ -24,8 +24,17 @@ def segment(
     series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
     flip: Flip = False,
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
+    box: Annotated[
+        str | None,
+        typer.Option(help="What is in this box of a slice? Pixels. Needs a prompted --task.", metavar="L,T,R,B"),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="What is at this pixel? With ,0 behind it: not this.", metavar="X,Y")
+    ] = None,
+    index: Annotated[int, typer.Option("--slice", min=0, help="Of the box or the points, from 0.", metavar="N")] = 0,
+    through: Annotated[bool, typer.Option("--through", help="Follow the thing through the other slices.")] = False,
 ) -> None:
-    """Outline the structures that a model knows, and print the volume of each in millilitres."""
+    """Outline the structures that a model knows, or what a box or a point shows, and print millilitres."""
     import json
 
     from medfm.cli import show
@@ -40,7 +49,17 @@ def segment(
     scan = medfm.Scan.read(file, series=number)
     show.scan(scan)
     with show.waiting("segmenting"):
-        mask = medfm.segment(medfm.load_segmenter(task), scan, flip=flip)
+        if box is not None or point:
+            from medfm.predict.prompting import outline_prompted
+            from medfm.prompter import load_prompter
+
+            sides, marks = (_numbers(box, 4) if box else None), [_numbers(word, 2, 3) for word in point or []]
+            mask = outline_prompted(
+                load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks], index=index,
+                through=through,
+            )  # fmt: skip
+        else:
+            mask = medfm.segment(medfm.load_segmenter(task), scan, flip=flip)
     mask.write(output)
     found = volumes(mask)
     if as_json:
@@ -91,6 +110,16 @@ def evaluate_segment(
     else:
         raise typer.BadParameter("give DATASET and --model NAME, or --prediction DIR and --truth DIR")
     overlap(metrics, output)
+
+
+def _numbers(word: str, *counts: int) -> list[float]:
+    try:
+        numbers = [float(part) for part in word.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{word}: expected numbers with commas between") from error
+    if len(numbers) not in counts:
+        raise typer.BadParameter(f"{word}: found {len(numbers)} numbers, expected {' or '.join(map(str, counts))}")
+    return numbers
 
 
 def named_labels(words: list[str]) -> dict[int, str] | None:

@@ -65,7 +65,7 @@ def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> 
     Known are Decathlon's `dataset.json` (a list "training" of image and label), nnU-Net's raw folders (imagesTr with
     `_0000`, labelsTr), `Images/` beside `Labels/` with the same names inside (Sunnybrook; the patient is the name up to
     "-IM-"), CHASE_DB1 (`Image_01L.jpg`, first observer), SLAKE (`images/*/image.jpg` beside `mask.png`), and a file of
-    JSON lines with "image", "label" and, where one has several, "patient".
+    JSON lines with "image", "label" and, where one has several, "patient"; or of questions about images with masks.
 
     labels: value -> name of the labels to keep; default: those that the data set names. Others become background.
 
@@ -211,11 +211,18 @@ def _slake(path: Path) -> Found:
 
 
 def _lines(path: Path) -> Found:
-    pairs = []
+    pairs, seen = [], set()
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             row = json.loads(line)
-            image, label = path.parent / row["image"], path.parent / row["label"]
+            image = path.parent / row["image"]
+            if "question" in row and "label" not in row:  # SLAKE: many questions of an image, a mask beside some
+                label = image.with_name("mask.png")
+                if row["image"] in seen or not label.exists():
+                    continue
+                seen.add(row["image"])
+            else:
+                label = path.parent / row["label"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path.name}, line {number}: expected an object with image and label ({error})") from error
         pairs.append(Pair(row["image"], image, label, str(row.get("patient", row["image"]))))

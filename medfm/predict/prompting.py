@@ -1,0 +1,69 @@
+"""One thing outlined for a box, points or a scribble on one slice, and followed through its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfm.grid import resample
+from medfm.scan import Mask, Scan
+
+if TYPE_CHECKING:
+    from medfm.grid import Grid
+    from medfm.prompter import Prompter
+
+__all__ = ["outline_prompted"]
+
+_LEAST_QUALITY, _LEAST_SHARE = 0.5, 0.1  # of the overlap that the model expects; of the area on the slice before
+
+
+def outline_prompted(
+    model: Prompter, scan: Scan, *, box: Sequence[float] | None = None, points: Sequence[Sequence[float]] = (),
+    index: int = 0, through: bool = False, name: str = "thing",
+) -> Mask:  # fmt: skip
+    """A mask (D, H, W) of value 1 on the scan's own grid, in slice `index` of its stored array.
+
+    box: (left, top, right, bottom) in pixels along W, H, W, H of that slice. points: (x, y, 1 on the thing or 0 off it)
+    in pixels; a scribble is its points. through: also on the slices above and below, each with the box around what was
+    found on the one before, until the model expects little of its mask or hardly anything is left.
+
+    Raises ValueError: no such slice, neither box nor point on the thing, or a box without an inside.
+    """
+    _, depth, height, width = scan.data.shape
+    if not 0 <= index < depth:
+        raise ValueError(f"found slice {index}; the scan has slices 0 to {depth - 1}")
+    grid = model.preparation(scan)
+    size = (width, height)
+    share = None if box is None else [float(v) / size[i % 2] for i, v in enumerate(box)]
+    marks = [(float(x) / width, float(y) / height, float(on)) for x, y, on in points]
+    drawn = model.draw(grid, index, box=share, points=marks)
+    found = {index: drawn.probability}
+    if through and (drawn.probability > 0.5).any():
+        for step in (1, -1):
+            found |= _followed(model, grid, drawn.probability, index, step)
+    labels = np.zeros((depth, height, width), np.uint8)
+    for place, probability in found.items():
+        labels[place] = resample(probability[None, None], (1, height, width))[0, 0] > 0.5
+    return Mask(labels, scan.affine, {1: name})
+
+
+def _followed(
+    model: Prompter, grid: Grid, before: NDArray[np.float32], index: int, step: int
+) -> dict[int, NDArray[np.float32]]:
+    from medfm.prompter import box_of
+
+    found: dict[int, NDArray[np.float32]] = {}
+    place = index + step
+    while 0 <= place < grid.shape[0]:
+        around = box_of(before > 0.5)
+        if around is None:
+            break
+        drawn = model.draw(grid, place, box=around)
+        if drawn.quality < _LEAST_QUALITY or (drawn.probability > 0.5).sum() < _LEAST_SHARE * (before > 0.5).sum():
+            break
+        before = found[place] = drawn.probability
+        place += step
+    return found

@@ -1,0 +1,102 @@
+"""Prompted segmentation: frames go there and back, a mask lies where the scan lies, a wrong eye is an error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_recipes import SMALL, Made
+
+from medfm.config import load_recipe
+from medfm.errors import AdapterMismatch, UnknownName
+from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of, put_back
+from medfm.predict.prompting import outline_prompted
+from medfm.prompter import box_of, load_prompter
+from medfm.scan import Scan
+from medfm.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prompter")
+    made = Made(Path(), Path(), Path(), folder / "made")
+    small = [*SMALL["prompted"](made), "train.epochs=6", "train.rate=5.0e-3", "train.average=0"]
+    return train(load_recipe("segmentation/medsam", small), output=folder / "run")
+
+
+def ball(radius: int = 6, at: tuple[int, int, int] = (12, 12, 12)) -> Scan:
+    far = np.linalg.norm(np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij")).T - np.array(at), axis=-1).T
+    values = 100 * (far < radius) + np.random.default_rng(0).normal(0, 10, far.shape)
+    return Scan.from_array(values.astype(np.float32), affine=np.diag([1.0, 1.0, 3.0, 1.0]))
+
+
+def test_what_is_cut_out_goes_back_to_its_place() -> None:
+    picture = torch.zeros(1, 1, 64, 96)
+    picture[..., 20:40, 30:70] = 1
+    frame = frame_of(torch.tensor([[0.3, 0.3, 0.75, 0.65]]))
+    (piece,) = cut([picture], frame_to_picture(frame), [128])
+    back = put_back(piece, frame, (64, 96), outside=0.0)
+    assert ((back > 0.5) == (picture > 0.5)).float().mean() > 0.99
+
+
+def test_a_box_is_drawn_where_it_is() -> None:
+    frame, box = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.25, 0.5, 0.75, 1.0]])
+    drawn = maps_of(frame, box, [torch.tensor([[0.5, 0.5, 1.0], [0.1, 0.1, 0.0]])], 32)
+    assert drawn[0, 0].sum() == 16 * 16 and drawn[0, 0, 16:, 8:24].min() == 1
+    assert drawn[0, 1].argmax() in (15 * 32 + 15, 16 * 32 + 16, 15 * 32 + 16, 16 * 32 + 15) and drawn[0, 2].max() > 0.7
+
+
+def test_it_outlines_what_lies_in_the_box_and_follows_it(trained: Path) -> None:
+    model, scan = load_prompter(trained), ball()
+    mask = outline_prompted(model, scan, box=(6, 6, 19, 19), index=12)
+    assert mask.array.shape == (24, 24, 24) and set(np.flatnonzero(mask.array.any((1, 2)))) <= {12}
+    np.testing.assert_allclose(mask.affine, scan.affine)
+    truth = np.asarray(scan.data[0]) > 50
+    overlap = 2 * (mask.array[12].astype(bool) & truth[12]).sum() / (mask.array[12].sum() + truth[12].sum())
+    assert overlap > 0.7
+    deep = outline_prompted(model, scan, box=(6, 6, 19, 19), index=12, through=True)
+    assert np.array_equal(deep.array[12], mask.array[12]) and deep.array.any((1, 2)).sum() >= 1
+
+
+def test_a_click_is_enough_and_slices_are_encoded_once(trained: Path) -> None:
+    model, scan = load_prompter(trained), ball()
+    grid, count = model.preparation(scan), []
+    model.encoder.register_forward_hook(lambda *_: count.append(1))
+    first = model.draw(grid, 12, points=[(0.5, 0.5, 1)])
+    model.draw(grid, 12, points=[(0.5, 0.5, 1), (0.05, 0.05, 0)])
+    assert len(count) == 1 and first.probability.shape == grid.shape[1:] and 0 <= first.quality <= 1
+
+
+def test_a_model_saved_and_loaded_says_the_same_and_holds_no_encoder(trained: Path, tmp_path: Path) -> None:
+    model, scan = load_prompter(trained), ball()
+    model.save(tmp_path)
+    again = load_prompter(tmp_path)
+    assert (tmp_path / "prompt.safetensors").stat().st_size < 4_000_000
+    one, other = (outline_prompted(m, scan, box=(6, 6, 19, 19), index=12).array for m in (model, again))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_another_eye_is_an_error(trained: Path, tmp_path: Path) -> None:
+    load_prompter(trained).save(tmp_path)
+    about = json.loads((tmp_path / "medfm.json").read_text())
+    assert about["encoder"]["eye"]
+    about["encoder"]["eye"] = "0" * 64
+    (tmp_path / "medfm.json").write_text(json.dumps(about))
+    with pytest.raises(AdapterMismatch, match="trained on the eye 000000000000"):
+        load_prompter(tmp_path)
+
+
+def test_wrong_prompts_are_named(trained: Path) -> None:
+    model, scan = load_prompter(trained), ball()
+    with pytest.raises(ValueError, match="slices 0 to 23"):
+        outline_prompted(model, scan, box=(1, 1, 4, 4), index=24)
+    with pytest.raises(ValueError, match="at least one point"):
+        outline_prompted(model, scan)
+    with pytest.raises(ValueError, match="left < right"):
+        outline_prompted(model, scan, box=(9, 1, 4, 4))
+    with pytest.raises(UnknownName, match="expected one of kind 'prompt'"):
+        load_prompter("hippocampus")
+    assert box_of(np.zeros((4, 4), bool)) is None
