@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +22,7 @@ from medfm import assets
 from medfm.errors import AdapterMismatch
 from medfm.language.base import load_language
 from medfm.language.decode import decode, prefill
+from medfm.language.foreign import is_foreign, load_foreign
 from medfm.language.prompt import Packed, Prompt, hint_of
 from medfm.language.shared import share_language
 from medfm.prepare import Prepare, Prepared
@@ -199,10 +200,15 @@ def load(name: str | Path = "default", *, device: str = "cpu", share: bool = Fal
     share: keep one base in memory for all adapters loaded so, and switch between them when they are asked. Else the
     adapter is merged into a base of its own, which answers faster.
 
+    "hf:OWNER/NAME", a folder of transformers, or an adapter of such a model gives a `language.foreign.Foreign`, which
+    the same verbs take.
+
     Raises:
         UnknownName: no such adapter. AdapterMismatch: it was trained on other base weights. WeightsError: the base
             weights cannot be had.
     """
+    if is_foreign(name):
+        return cast("MedFM", load_foreign(name, device=device))
     folder = assets.adapter_folder(name)
     about = json.loads((folder / "medfm.json").read_text())
     config = MedFMConfig(**about)

@@ -45,7 +45,8 @@ class Prepare:
     size: pixels of the longer side after resampling. max_slices: a volume with more is averaged into this many slabs
     of equal thickness, so that no slice goes unseen. windows: (level, width) in HU, one per input channel, for CT.
     percentiles: lower and upper, in percent, for intensities without a unit (MR, radiographs); 8-bit pictures are
-    taken as they are. field_of_view: mm assumed along the longer side of a picture without spacing.
+    taken as they are. field_of_view: mm assumed along the longer side of a picture without spacing. thin: take evenly
+    spaced slices as they are instead of averaging slabs, for models that have learned from single slices.
     """
 
     size: int = 320
@@ -53,6 +54,7 @@ class Prepare:
     windows: tuple[tuple[float, float], ...] = ((-600, 1500), (50, 400), (400, 1800))
     percentiles: tuple[float, float] = (0.5, 99.5)
     field_of_view: float = 350.0
+    thin: bool = False
 
     def __post_init__(self) -> None:
         if self.size % 64 or len(self.windows) != 3:
@@ -79,9 +81,11 @@ class Prepare:
         height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
         top, left = (self.size - height) // 2, (self.size - width) // 2
         depth = min(slices, self.max_slices)
+        if self.thin:
+            array = array[:, np.linspace(0, slices - 1, depth).round().astype(int)]
         x = torch.zeros(3, depth, self.size, self.size)
         low, high = self._range(scan, array)
-        edges = np.linspace(0, slices, depth + 1)
+        edges = np.linspace(0, array.shape[1], depth + 1)
         for index in range(depth):  # slab by slab, so memory grows with the slab and not with the volume
             first, last = int(np.floor(edges[index])), int(np.ceil(edges[index + 1]))
             slab = torch.from_numpy(np.ascontiguousarray(array[:, first:last], dtype=np.float32)).transpose(0, 1)

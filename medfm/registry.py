@@ -51,6 +51,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "instruct": "medfm.objectives.instruct:Instruct",
         "own": "medfm.objectives.own:Own",
         "prompted": "medfm.objectives.prompted:Prompted",
+        "foreign": "medfm.objectives.foreign:TunesForeign",
         "supervised": "medfm.objectives.supervised:Supervised",
         "painted": "medfm.objectives.painted:Painted",
         "registration": "medfm.objectives.registration:Registration",

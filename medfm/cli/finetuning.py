@@ -72,7 +72,9 @@ def finetune(
 
     run(recipe, folder=folder, run=work, resume=resume, before=announce)
     if costs:  # the first of several processes
-        words = [Path(word).name if word == data else word for word in sys.argv[1:]]  # no path in the card
+        words = [
+            Path(word).name if word == data or Path(word).is_absolute() else word for word in sys.argv[1:]
+        ]  # no path in the card
         _measure(folder, work, costs[0], adapter=adapter, task=task, licence=licence, found=found, words=words)
         show.note(f"written: {folder}; try it: medfm ask SCAN --adapter {name if output is None else folder}")
 
@@ -105,10 +107,10 @@ def _measure(
         before = evaluate_vqa(medfm.load(adapter), held, output=work / "before")
         metrics = evaluate_vqa(medfm.load(folder), held, output=work / "after")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    from medfm.assets import adapter_folder, hub_id
+    from medfm.assets import hub_id
 
     made = Made(
-        task=task.value, parent=adapter_folder(adapter).name, base=hub_id(about["language"]), licence=licence,
+        task=task.value, parent=Path(adapter).name, base=_shown(hub_id(about["language"])), licence=licence,
         command=shlex.join(["medfm", *words]), train_cases=costs.train_cases, held_cases=costs.held_cases,
         volumes=costs.volumes, patients=found.patients, left_out=len(found.bad), passes=len(log),
         score=max(entry.get("score", 0.0) for entry in log),
@@ -118,6 +120,11 @@ def _measure(
         from medfm.cli.show import evaluation
 
         evaluation(metrics, work / "after")
+
+
+def _shown(base: str) -> str:
+    """A model's name on the hub; of a folder of this machine only the last part."""
+    return Path(base).name if Path(base).is_absolute() else base.removeprefix("hf:")
 
 
 Name = Annotated[str, typer.Argument(help="A name from `medfm models`, or a folder.", metavar="NAME")]

@@ -123,7 +123,7 @@ def _reports(model: MedFM, items: Sequence[Item], path: Path, digest: str) -> li
 
 def _report(model: MedFM, item: Item, blanks: dict[str, str]) -> dict[str, Any]:
     from medfm.predict.evidence import look
-    from medfm.predict.reporting import write_up
+    from medfm.predict.reporting import report, write_up
 
     record: dict[str, Any] = {
         "image": item.image, "kind": list(item.kind), "reference": item.reference, "text": "", "blank": "",
@@ -134,14 +134,15 @@ def _report(model: MedFM, item: Item, blanks: dict[str, str]) -> dict[str, Any]:
         scan = Scan.read(item.path)
     except (MedfmError, OSError) as error:
         return {**record, "error": str(error).replace(f"{item.path.parent}/", "")}
-    seen, blank = look(model, scan), blank_like(scan)
-    drafted = write_up(model, scan, seen)
+    blank = blank_like(scan)
+    seen = None if model.vision is None else look(model, scan)  # somebody else's model weighs no candidates
+    drafted = report(model, scan) if seen is None else write_up(model, scan, seen)
     if blank.content_hash not in blanks:  # blank pictures of one shape are one picture
-        blanks[blank.content_hash] = text_of(write_up(model, blank, look(model, blank)))
+        blanks[blank.content_hash] = text_of(report(model, blank))
     candidates = [
         {"group": c.group, "score": c.score, "said": c.said, "confidence": c.finding.confidence,
          "fact": list(c.finding.fact), "verdict": judge(c.finding.fact, item.truth).verdict}
-        for c in seen.candidates
+        for c in (seen.candidates if seen else ())
     ]  # fmt: skip
     sentences = [
         {"text": s.text, "confidence": s.confidence, "abstained": s.abstained, "evidence": len(s.evidence),

@@ -52,6 +52,8 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
 
 def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Box, ...]:
     """Boxes of the structures that the question or the answer names and the eye found."""
+    if model.vision is None:  # somebody else's model
+        return ()
     words = set(re.findall(r"[a-z]+", text.lower()))
     words |= {w[:-1] for w in words if w.endswith("s")}
     boxes = []

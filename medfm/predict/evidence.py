@@ -19,7 +19,7 @@ from medfm.scan.report import Evidence, Side
 if TYPE_CHECKING:
     from medfm.model import MedFM, Reading
 
-__all__ = ["Candidate", "Look", "look"]
+__all__ = ["KINDS", "Candidate", "Look", "look"]
 
 _MODALITY, _PART = "What modality is used to take this image?", "Which part of the body does this image belong to?"
 _PLANE, _DISEASES = "What is the scanning plane of this image?", "What diseases are included in the picture?"
@@ -28,7 +28,7 @@ _PARTS = {
     "Chest": ("chest", "lung", "thorax", "heart", "mediast"), "Abdomen": ("abdom", "liver"), "Pelvis": ("pelvi",),
     "Head": ("head", "brain", "face", "skull"), "Neck": ("neck",),
 }  # fmt: skip
-_KINDS = {
+KINDS = {
     "CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET",
     "PHOTO": "Photograph",
 }  # fmt: skip
@@ -87,7 +87,7 @@ def _kind(
     scan: Scan, prepared: Prepared, answers: Mapping[str, Answer]
 ) -> tuple[dict[str, str], dict[str, float | None]]:
     """Modality, region and plane: from the header where it knows, else as answered."""
-    about = {"modality": _KINDS.get(scan.modality, ""), "region": _region(scan.body_part or ""), "plane": ""}
+    about = {"modality": KINDS.get(scan.modality, ""), "region": _region(scan.body_part or ""), "plane": ""}
     about["plane"] = "axial" if prepared.plane == "transverse" else prepared.plane or ""
     sure: dict[str, float | None] = dict.fromkeys(about)
     if about["modality"] == "Photograph":  # the answers know the planes and parts of radiology only

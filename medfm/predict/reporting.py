@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from medfm.data.manifest import REQUEST
 from medfm.errors import DataError
 from medfm.language.vocabulary import LESIONS, REGIONS, region_of
 from medfm.language.wording import read, write
 from medfm.predict.compare import compare
-from medfm.predict.evidence import Candidate, Look, look
+from medfm.predict.evidence import KINDS, Candidate, Look, look
 from medfm.predict.registering import register
 from medfm.scan import Alignment, Finding, Report, Scan, Section, Sentence
 
@@ -38,7 +41,43 @@ def report(
     impression. prior: an earlier scan, its report, or the text of one; the section Comparison says what changed.
     """
     context = {"indication": indication, "history": history, "labs": labs}
+    if model.vision is None:
+        return _in_its_own_words(model, scan, context=context, prior=prior, plane=plane)
     return write_up(model, scan, look(model, scan, plane=plane), context=context, prior=prior, plane=plane)
+
+
+def _in_its_own_words(
+    model: MedFM, scan: Scan, *, context: Mapping[str, str | None], prior: Scan | Report | str | None,
+    plane: str | None,
+) -> Report:  # fmt: skip
+    """What a model without an eye of ours writes when asked for findings: read for facts, and without evidence."""
+    told = {
+        name: text for name, text in {**context, "prior": prior if isinstance(prior, str) else None}.items() if text
+    }
+    asked = " ".join([*(f"{name}: {' '.join(text.split())}." for name, text in told.items()), REQUEST])
+    ((text, logp),) = model.finish(model.read(scan, plane=plane), [asked], limit=256)
+    said: dict[str, list[Sentence]] = {}
+    for part in re.split(r"(?<=[.!?])\s+", text):
+        if part.strip():
+            found = tuple(read(part))
+            said.setdefault(region_of(found[0].organ if found else None), []).append(
+                Sentence(part.strip(), found, (), math.exp(logp))
+            )
+    sections = tuple(Section(region, tuple(said[region])) for region in [*REGIONS, "Other"] if region in said)
+    lesions = [f for part in said.values() for s in part for f in s.findings if f.present and f.finding in LESIONS]
+    words = tuple(Sentence(text, members, (), math.exp(logp)) for text, members in write(lesions))
+    known = Look(KINDS.get(scan.modality, ""), "", scan.plane or "", {}, ())
+    now, comparison = list(lesions), None
+    if prior is not None and not isinstance(prior, Scan):
+        before = read(prior) if isinstance(prior, str) else [f for s in prior.sentences() for f in s.findings]
+        comparison = Section("Comparison", tuple(compare(now, before)))
+    elif prior is not None:
+        comparison = Section("Comparison", (Sentence("The earlier scan was not shown to this model."),))
+    return Report(
+        _technique(known, scan, 0.0, Section("Technique")), sections, Section("Impression", words),
+        comparison=comparison, context=told, model=model.config.language.rsplit("/", 1)[-1], adapter=model.name,
+        version=version("medfm"), scan=scan.content_hash,
+    )  # fmt: skip
 
 
 def write_up(

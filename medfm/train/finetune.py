@@ -16,6 +16,7 @@ from typing import Any, Literal
 from medfm import assets
 from medfm.data.check import Checked
 from medfm.errors import ConfigError, DataError
+from medfm.language.foreign import is_foreign
 
 __all__ = ["Cost", "cost", "finetune", "own_recipe", "places"]
 
@@ -69,10 +70,16 @@ def own_recipe(
     wanted, other = (found.questions, found.reports) if task == "vqa" else (found.reports, found.questions)
     if not set(wanted) - set(found.bad):
         raise DataError(f"found {len(other)} rows of the other task and none for --task {task}")
-    about = json.loads((assets.adapter_folder(adapter) / "medfm.json").read_text())
-    if "language" not in about:
-        raise ConfigError(f"adapter {adapter!r} is of kind {about.get('kind')!r}; expected one that answers questions")
-    objective = {"name": "own", "adapter": adapter, "batch": batch, "checkpointing": checkpointing}
+    if is_foreign(adapter):
+        objective = {"name": "foreign", "model": adapter, "checkpointing": checkpointing}
+        accumulate *= batch  # it takes one question a step
+    else:
+        about = json.loads((assets.adapter_folder(adapter) / "medfm.json").read_text())
+        if "language" not in about:
+            raise ConfigError(
+                f"adapter {adapter!r} is of kind {about.get('kind')!r}; expected one that answers questions"
+            )
+        objective = {"name": "own", "adapter": adapter, "batch": batch, "checkpointing": checkpointing}
     rows = {"train": [data], "hold": hold, "skip": [*found.bad, *other]} | ({"limit": limit} if limit else {})
     options = {
         "epochs": passes, "budget": minutes, "rate": 3e-4, "decay": 0.01, "average": 0.98, "accumulate": accumulate,
@@ -133,8 +140,12 @@ def finetune(
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("adapter_config.json", "adapter_model.safetensors", "vision.safetensors"):
-        shutil.copy(run / name, folder / name)
+        if (run / name).exists():  # somebody else's model has no eye of ours
+            shutil.copy(run / name, folder / name)
     about = json.loads((run / "medfm.json").read_text())
+    if about.get("kind") == "foreign":
+        shutil.copy(run / "medfm.json", folder / "medfm.json")
+        return folder
     parent = json.loads((assets.adapter_folder(recipe["objective"]["adapter"]) / "medfm.json").read_text())
     kept_keys = {key: parent[key] for key in parent.keys() - about.keys() - {"parent"}}  # say, a report's limits
     (folder / "medfm.json").write_text(json.dumps({**kept_keys, **about}, indent=1) + "\n")
