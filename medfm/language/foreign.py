@@ -132,7 +132,8 @@ class Foreign:
 
         # (3, D, S, S) in [0, 1] -> pictures
         slices = (prepared.x.float() * 255).round().byte().permute(1, 2, 3, 0).numpy()
-        depth, parts = len(slices), []
+        depth = len(slices)
+        parts: list[dict[str, Any]] = []
         total = round(prepared.slab * depth)
         told = prepared.facts
         if depth > 1:
@@ -182,7 +183,7 @@ def load_foreign(name: str | Path, *, device: str = "cpu") -> Foreign:
     source = config.language.removeprefix("hf:")
     try:
         processor = AutoProcessor.from_pretrained(source)
-        network = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
+        network: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
         raise WeightsError(
             f"{source}: {str(error).splitlines()[0]} Expected a model that transformers' AutoModelForImageTextToText "
