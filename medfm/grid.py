@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -103,6 +103,14 @@ class Grid:
     hounsfield: bool
     low: float
     high: float
+
+    @classmethod
+    def of(cls, x: Tensor, spacing: Tensor, prepare: GridPrepare) -> Grid:
+        """What a training case holds, x (C, D, H, W) and spacing (3,) mm, as a scan would give it: `numbers` of it are
+        those of x."""
+        d, h, w = spacing.tolist()
+        ready = replace(prepare, intensity="zscore", channels=len(x))  # 0 and 1 below leave the numbers alone
+        return cls(x.numpy(), (d, h, w), ready, False, 0.0, 1.0)
 
     @property
     def shape(self) -> tuple[int, int, int]:

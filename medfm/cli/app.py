@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Adapter", "Plane", "app", "evaluate"]
+__all__ = ["Adapter", "Plane", "Series", "app", "chosen_series", "evaluate"]
 
 app = typer.Typer(
     name="medfm",
@@ -29,3 +29,9 @@ class Plane(StrEnum):
 
 
 Adapter = Annotated[str, typer.Option(help="A name from `medfm models`, or a folder.", metavar="NAME")]
+Series = Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")]
+
+
+def chosen_series(series: str | None) -> int | str | None:
+    """What was typed as --series: a short number counts in the list of series, anything else is a UID."""
+    return int(series) if series is not None and series.isdecimal() and len(series) < 6 else series

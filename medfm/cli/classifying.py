@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import app, evaluate
+from medfm.cli.app import Series, app, chosen_series, evaluate
 
 __all__ = ["classify", "evaluate_classify"]
 
@@ -20,7 +20,7 @@ Models = Annotated[
 def classify(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     task: Models,
-    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    series: Series = None,
     heat: Annotated[
         Path | None, typer.Option(help="Write where the likeliest label was seen, as NIfTI.", metavar="HEAT.nii.gz")
     ] = None,
@@ -36,8 +36,7 @@ def classify(
 
     if heat is not None and not heat.name.endswith((".nii", ".nii.gz")):  # told before the work is done
         raise ScanError(f"--heat {heat.name}: maps are written as NIfTI; end the name in .nii or .nii.gz")
-    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
-    scan = medfm.Scan.read(file, series=number)
+    scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
     models = [medfm.load_classifier(name) for name in task]
     with show.waiting("classifying"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Plane, app, evaluate
+from medfm.cli.app import Adapter, Plane, Series, app, chosen_series, evaluate
 
 __all__ = ["app"]
 
@@ -34,7 +34,7 @@ def ask(
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask about the scan that ships with medfm; leave FILE out.")
     ] = False,
-    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    series: Series = None,
     frame: Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.")] = None,
     plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
     adapter: Adapter = "default",
@@ -44,8 +44,7 @@ def ask(
     from medfm.cli import asking
 
     file, questions = asking.split_words(words or [], demo=demo)
-    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
-    request = asking.Request(file, number, frame, plane.value if plane else None, adapter, as_json)
+    request = asking.Request(file, chosen_series(series), frame, plane.value if plane else None, adapter, as_json)
     asking.ask(request, questions)
 
 

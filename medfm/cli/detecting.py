@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import app, evaluate
+from medfm.cli.app import Series, app, chosen_series, evaluate
 
 __all__ = ["detect", "evaluate_detect"]
 
@@ -16,7 +16,7 @@ __all__ = ["detect", "evaluate_detect"]
 def detect(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     task: Annotated[str, typer.Option(help="A detector from `medfm models`, or a folder.", metavar="NAME")],
-    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    series: Series = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown (default: the model's own).")
     ] = None,
@@ -32,8 +32,7 @@ def detect(
     from medfm.cli import show
     from medfm.predict.detecting import box_size
 
-    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
-    scan = medfm.Scan.read(file, series=number)
+    scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
     with show.waiting("detecting"):
         boxes = medfm.detect(medfm.load_detector(task), scan, threshold=threshold)

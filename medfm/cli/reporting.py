@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Plane, app, evaluate
+from medfm.cli.app import Adapter, Plane, Series, app, chosen_series, evaluate
 
 if TYPE_CHECKING:
     from medfm.scan import Scan
@@ -30,7 +30,7 @@ def report(
         str | None,
         typer.Option(help="An earlier scan, or a report: .txt, .md or the text.", metavar="PRIOR"),
     ] = None,
-    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    series: Series = None,
     plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
     adapter: Adapter = "default",
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
@@ -46,8 +46,7 @@ def report(
     from medfm.export.markdown import markdown
     from medfm.predict import report as draft
 
-    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
-    image = medfm.Scan.read(file, series=number)
+    image = medfm.Scan.read(file, series=chosen_series(series))
     before = _prior(prior)
     show.scan(image)
     with show.waiting("loading the model"):

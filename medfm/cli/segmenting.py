@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import app, evaluate
+from medfm.cli.app import Series, app, chosen_series, evaluate
 
 __all__ = ["evaluate_segment", "named_labels", "segment"]
 
@@ -21,7 +21,7 @@ def segment(
     task: Annotated[
         str, typer.Option(help="A segmentation model from `medfm models`, or a folder.", metavar="NAME")
     ] = "hippocampus",
-    series: Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")] = None,
+    series: Series = None,
     flip: Flip = False,
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
     box: Annotated[
@@ -45,8 +45,7 @@ def segment(
     import medfm
     from medfm.predict import volumes
 
-    number = int(series) if series is not None and series.isdecimal() and len(series) < 6 else series
-    scan = medfm.Scan.read(file, series=number)
+    scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
     with show.waiting("segmenting"):
         if box is not None or point:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from medfm.data.patients import split_patients
 from medfm.errors import DataError
-from medfm.grid import Grid, GridPrepare
+from medfm.grid import GridPrepare
 from medfm.image.boxes import grid_box
 from medfm.scan import Box, Scan
 
-__all__ = ["BoxCase", "BoxedScan", "BoxedScans", "both_boxes", "find_boxes", "read_boxes", "split_boxes"]
+__all__ = ["BoxCase", "BoxedScan", "BoxedScans", "both_boxes", "find_boxes", "read_boxes"]
 
 _EXPECTED = (
     "expected a folder with Annotations/*.xml beside JPEGImages/ (VOC), a COCO .json, images/*/boxes.json or a .jsonl "
@@ -60,12 +60,6 @@ class BoxCase:
     labels: Tensor
     spacing: Tensor
 
-    def grid(self, prepare: GridPrepare) -> Grid:
-        """As a scan would give it: `numbers` of it are those of `x`."""
-        d, h, w = self.spacing.tolist()
-        ready = replace(prepare, intensity="zscore", channels=len(self.x))  # 0 and 1 below leave the numbers alone
-        return Grid(self.x.numpy(), (d, h, w), ready, False, 0.0, 1.0)
-
 
 def find_boxes(path: str | Path) -> BoxedScans:
     """What lies at `path`, by its layout.
@@ -93,19 +87,6 @@ def find_boxes(path: str | Path) -> BoxedScans:
     if not counts:
         raise DataError(f"{path}: {len(scans)} scans and not one box; {_EXPECTED}")
     return BoxedScans(path.resolve().name, scans, dict(counts.most_common()))
-
-
-def split_boxes(
-    scans: Sequence[BoxedScan], *, hold: float | Sequence[str], seed: int
-) -> tuple[list[BoxedScan], list[BoxedScan]]:
-    """Training and held-out scans, by patient: a share of the patients drawn with `seed`, or the patients named."""
-    patients = sorted({s.patient for s in scans})
-    if isinstance(hold, float | int):
-        order = np.random.default_rng(seed).permutation(len(patients))
-        held = {patients[i] for i in order[: max(1, round(hold * len(patients)))]}
-    else:
-        held = set(map(str, hold))
-    return [s for s in scans if s.patient not in held], [s for s in scans if s.patient in held]
 
 
 def read_boxes(scans: Iterable[BoxedScan], names: Sequence[str], prepare: GridPrepare) -> list[BoxCase]:
@@ -144,7 +125,7 @@ def both_boxes(
     if "validate" in data:
         train, held = found.scans, find_boxes(data["validate"]).scans
     else:
-        train, held = split_boxes(found.scans, hold=data["hold"], seed=data.get("split", seed))
+        train, held = split_patients(found.scans, hold=data["hold"], seed=data.get("split", seed))
     if limit := data.get("limit"):
         train, held = train[:limit], held[:limit]
     counts = Counter(box.label for scan in train for box in scan.boxes)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medfm.data.volumes import Pair, VolumeCase, find_pairs, read_volumes, split_pairs
+from medfm.data.patients import split_patients
+from medfm.data.volumes import Pair, VolumeCase, find_pairs, read_volumes
 from medfm.errors import DataError
 from medfm.grid import GridPrepare
 from medfm.scan import Scan
@@ -131,7 +132,7 @@ def both_sides(data: dict[str, Any], prepare: GridPrepare, *, seed: int) -> tupl
         listed = read_pairs(path)
         named = {int(v): str(n) for v, n in data.get("labels", {}).items()}
         items = [Pair(p.name, p.fixed, p.fixed_labels or p.fixed, p.patient) for p in listed]
-        train, held = split_pairs(items, hold=hold, seed=split)
+        train, held = split_patients(items, hold=hold, seed=split)
         sides = [_side_of([p for p in listed if p.name in {i.name for i in s}], named, prepare) for s in (train, held)]
         return sides[0], sides[1], list(named.values())
     try:
@@ -142,7 +143,7 @@ def both_sides(data: dict[str, Any], prepare: GridPrepare, *, seed: int) -> tupl
         if not files:
             raise
         scans, named = [Pair(_stem(f), f, f, _stem(f)) for f in files], {}
-    train, held = split_pairs(scans, hold=hold, seed=split)
+    train, held = split_patients(scans, hold=hold, seed=split)
     limit = data.get("limit")
     sides = [Side(_cases(part[:limit], named, prepare), []) for part in (train, held)]
     if min(len(s.cases) for s in sides) < 2:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medfm.data.patients import split_patients
 from medfm.errors import DataError
-from medfm.grid import Grid, GridPrepare, resample_labels
+from medfm.grid import GridPrepare, resample_labels
 from medfm.scan import Scan
 
 __all__ = [
-    "LabelledScans", "Pair", "VolumeCase", "both_volumes", "find_pairs", "read_labels", "read_volumes", "split_pairs",
+    "LabelledScans", "Pair", "VolumeCase", "both_volumes", "find_pairs", "read_labels", "read_volumes",
 ]  # fmt: skip
 
 
@@ -51,12 +52,6 @@ class VolumeCase:
     x: Tensor
     labels: Tensor
     spacing: Tensor
-
-    def grid(self, prepare: GridPrepare) -> Grid:
-        """As a scan would give it: `numbers` of it are those of `x`."""
-        d, h, w = self.spacing.tolist()
-        ready = replace(prepare, intensity="zscore", channels=len(self.x))  # 0 and 1 below leave the numbers alone
-        return Grid(self.x.numpy(), (d, h, w), ready, False, 0.0, 1.0)
 
 
 def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> LabelledScans:
@@ -90,17 +85,6 @@ def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> 
     if not kept:
         raise DataError(f"{path} does not name its labels; give data.labels, say {{1: liver}}")
     return LabelledScans(path.resolve().name, sorted(pairs, key=lambda p: p.name), kept)
-
-
-def split_pairs(pairs: Sequence[Pair], *, hold: float | Sequence[str], seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Training and held-out pairs, by patient: a share of the patients drawn with `seed`, or the patients named."""
-    patients = sorted({p.patient for p in pairs})
-    if isinstance(hold, float | int):
-        order = np.random.default_rng(seed).permutation(len(patients))
-        held = {patients[i] for i in order[: max(1, round(hold * len(patients)))]}
-    else:
-        held = set(map(str, hold))
-    return [p for p in pairs if p.patient not in held], [p for p in pairs if p.patient in held]
 
 
 def read_labels(pair: Pair, labels: Mapping[int, str]) -> tuple[Scan, NDArray[np.uint8]]:
@@ -151,9 +135,9 @@ def both_volumes(
     if "validate" in data:
         train, held = found.pairs, find_pairs(data["validate"], labels=data.get("labels")).pairs
     else:
-        train, held = split_pairs(found.pairs, hold=data["hold"], seed=split)
+        train, held = split_patients(found.pairs, hold=data["hold"], seed=split)
     if "share" in data:
-        train = split_pairs(train, hold=data["share"], seed=seed)[1]
+        train = split_patients(train, hold=data["share"], seed=seed)[1]
     if limit := data.get("limit"):
         train, held = train[:limit], held[:limit]
     if not train or not held:

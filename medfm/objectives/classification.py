@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medfm.classifier import Classifier
 from medfm.data.batches import Batches
 from medfm.data.labels import LabelCase, label_counts, read_cases, three_sides
+from medfm.data.patients import told_of_split
 from medfm.grid import GridPrepare
 from medfm.heads.bag import BagHead
 from medfm.image.boxes import sample_boxed
@@ -47,8 +48,7 @@ class Classification(nn.Module):
         preparation = GridPrepare.from_dict(prepare)
         self.cases, self.tuning = (read_cases(part, labels, preparation) for part in (train, tune))
         about = {
-            "data": Path(str(data["train"])).name, "trained on": len(train), "tuned on": len(tune),
-            "held out": sorted({one.patient for one in held}), "merge": data.get("merge", {}),
+            **told_of_split(data, train, held), "tuned on": len(tune), "merge": data.get("merge", {}),
         }  # fmt: skip
         self.network = Classifier(
             encoder=model["encoder"], head=model.get("head", {}), labels=labels, prepare=prepare, about=about

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.boxes import BoxCase, both_boxes
+from medfm.data.patients import told_of_split
 from medfm.detector import Detector
-from medfm.grid import GridPrepare
+from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense
 from medfm.image.boxes import sample_boxed
 from medfm.image.patches import random_map, vary_intensity
@@ -50,7 +51,7 @@ class Detection(nn.Module):
         self.cases, self.held, names = both_boxes(data, GridPrepare.from_dict(prepare), seed=seed)
         self.network = Detector(
             encoder=model["encoder"], head=model["head"], labels=names, prepare=prepare, patch=tile or patch,
-            overlap=overlap, second=model.get("second"), about=about(data, self.cases, self.held),
+            overlap=overlap, second=model.get("second"), about=told_of_split(data, self.cases, self.held),
         )  # fmt: skip
         self.patch = (patch[0], patch[1], patch[2])
         self.around, self.hit, self.checked = around, hit, checked
@@ -136,7 +137,7 @@ class Detection(nn.Module):
         """Mean AP at IoU 0.5 of the classes over held-out scans ("score"), and of each class."""
         found, drawn = [], []
         for case in self.held[: self.checked]:
-            found.append(self.network.find(case.grid(self.network.preparation)))
+            found.append(self.network.find(Grid.of(case.x, case.spacing, self.network.preparation)))
             drawn.append((case.boxes, case.labels))
         overlaps = [0.5 + 0.05 * k for k in range(10)]
         figures = average_precision(match_boxes(found, drawn, overlaps=overlaps), self.network.labels)
@@ -235,12 +236,3 @@ class DenseLoss(nn.Module):
 
         loss: Tensor = BoxGIoULoss()(decode_boxes(deltas, anchors), wanted)
         return loss
-
-
-def about(data: dict[str, Any], cases: list[BoxCase], held: list[BoxCase]) -> dict[str, Any]:
-    """What a card must say of the data, without where it lay: names of the set and of the held-out cases."""
-    return {
-        "data": Path(str(data["train"])).name,
-        "trained on": len(cases),
-        "held out": sorted({c.patient for c in held}),
-    }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.volumes import VolumeCase, both_volumes
-from medfm.grid import GridPrepare
+from medfm.grid import Grid, GridPrepare
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of
 from medfm.prompter import Prompter, box_of
 
@@ -79,7 +79,7 @@ class Prompted(nn.Module):
         """Half precision: a gigabyte for a thousand pictures."""
         key = (id(thing.case), thing.slice)
         if key not in self._kept:
-            grid = thing.case.grid(self.network.preparation)
+            grid = Grid.of(thing.case.x, thing.case.spacing, self.network.preparation)
             self._kept[key] = [level.half() for level in self.network.look(grid, thing.slice)]
         return self._kept[key]
 
@@ -168,7 +168,7 @@ class Prompted(nn.Module):
             few = things[:: max(1, len(things) // self.checked)][: self.checked]
             rows = []
             for thing in few:
-                grid = thing.case.grid(self.network.preparation)
+                grid = Grid.of(thing.case.x, thing.case.spacing, self.network.preparation)
                 around = box_of(thing.mask)
                 assert around is not None
                 inside = np.argwhere(thing.mask)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.pairs import Side, both_sides, draw_pairs
+from medfm.data.patients import told_of_split
 from medfm.data.volumes import VolumeCase
 from medfm.grid import GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
@@ -211,9 +212,7 @@ def _dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
 def _about(data: dict[str, Any], side: Side, held: Side, names: list[str]) -> dict[str, Any]:
     extents = torch.stack([torch.tensor(c.labels.shape) * c.spacing for c in side.cases])
     return {
-        "data": Path(str(data["train"])).name,
+        **told_of_split(data, side.cases, held.cases),
         "labels": names,
         "extent mm": extents.amax(0).round().int().tolist(),
-        "trained on": len(side.cases),
-        "held out": sorted({c.patient for c in held.cases}),
     }

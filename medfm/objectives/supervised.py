@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from medfm.data.batches import Batches
+from medfm.data.patients import told_of_split
 from medfm.data.volumes import VolumeCase, both_volumes
-from medfm.grid import GridPrepare
+from medfm.grid import Grid, GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
 from medfm.losses import SegmentLoss
 from medfm.segmenter import Segmenter, load_segmenter
@@ -44,7 +45,7 @@ class Supervised(nn.Module):
         self.cases, self.held, names = both_volumes(data, GridPrepare.from_dict(prepare), seed=seed)
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
-            flips=flips, about=about(data, self.cases, self.held),
+            flips=flips, about=told_of_split(data, self.cases, self.held),
         )  # fmt: skip
         if start := model.get("start"):
             self.network.load_state_dict(load_segmenter(start).state_dict())
@@ -114,7 +115,7 @@ class Supervised(nn.Module):
         """Mean Dice of the classes over held-out scans, on the model's grid ("score"), and of each class."""
         rows = []
         for case in self.held[: self.checked]:
-            found = self.network.label(case.grid(self.network.preparation))
+            found = self.network.label(Grid.of(case.x, case.spacing, self.network.preparation))
             rows.append(dice(torch.from_numpy(found), case.labels, len(self.network.labels)))
         each = torch.stack(rows).nanmean(0)
         return {"score": float(each.nanmean()), **dict(zip(self.network.labels, each.tolist(), strict=True))}
@@ -136,12 +137,3 @@ def dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
         total = a.sum() + b.sum()
         scores.append(2 * (a & b).sum() / total if total else torch.tensor(torch.nan))
     return torch.stack(scores)
-
-
-def about(data: dict[str, Any], cases: list[VolumeCase], held: list[VolumeCase]) -> dict[str, Any]:
-    """What a card must say of the data, without where it lay: names of the set and of the held-out cases."""
-    return {
-        "data": Path(str(data["train"])).name,
-        "trained on": len(cases),
-        "held out": sorted({c.patient for c in held}),
-    }

@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 from medfm.data.pairs import draw_pairs
-from medfm.data.volumes import find_pairs, split_pairs
+from medfm.data.patients import split_patients
+from medfm.data.volumes import find_pairs
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     parser.add_argument("--hold", type=float, default=0.15, help="share of the patients held out, as the recipes do")
     parser.add_argument("--split", type=int, default=0)
     given = parser.parse_args()
-    held = split_pairs(find_pairs(given.data).pairs, hold=given.hold, seed=given.split)[1]
+    held = split_patients(find_pairs(given.data).pairs, hold=given.hold, seed=given.split)[1]
     given.output.parent.mkdir(parents=True, exist_ok=True)
     with given.output.open("w") as file:
         for m, f in draw_pairs(len(held), given.count, seed=0):

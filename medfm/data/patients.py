@@ -1,0 +1,42 @@
+"""Splits by patient, for every kind of case, and what a card says of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+__all__ = ["OfPatient", "split_patients", "told_of_split"]
+
+
+class OfPatient(Protocol):
+    """Whatever belongs to one patient."""
+
+    @property
+    def patient(self) -> str:
+        """Any string; what shares it is never split."""
+
+
+Item = TypeVar("Item", bound=OfPatient)
+
+
+def split_patients(items: Sequence[Item], *, hold: float | Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
+    """Training and held-out items: a share of the patients drawn with `seed`, or the patients named."""
+    patients = sorted({item.patient for item in items})
+    if isinstance(hold, float | int):
+        order = np.random.default_rng(seed).permutation(len(patients))
+        held = {patients[i] for i in order[: max(1, round(hold * len(patients)))]}
+    else:
+        held = set(map(str, hold))
+    return [i for i in items if i.patient not in held], [i for i in items if i.patient in held]
+
+
+def told_of_split(data: dict[str, Any], cases: Sequence[OfPatient], held: Iterable[OfPatient]) -> dict[str, Any]:
+    """What a card must say of a recipe's `data`, without where it lay: names of the set and of held-out patients."""
+    return {
+        "data": Path(str(data["train"])).name,
+        "trained on": len(cases),
+        "held out": sorted({case.patient for case in held}),
+    }
