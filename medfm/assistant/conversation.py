@@ -37,6 +37,10 @@ class Turn:
     note: str | None = None
     evidence: list[Item] = field(default_factory=list)
 
+    def decline(self, reason: str) -> None:
+        """The model does not stand by what the turn says, or has nothing to say."""
+        self.abstained, self.reason = True, reason
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {**vars(self), "evidence": [item.to_dict() for item in self.evidence]}
@@ -77,6 +81,13 @@ class Conversation:
         self.turns, self.masks = [], []
         self.log("close")
 
+    @property
+    def opened(self) -> Scan:
+        """The current scan. Raises MedfmError without one."""
+        if self.current is None:
+            raise MedfmError("Open a scan first.")
+        return self.current
+
     def scan_of(self, which: Which) -> Scan | None:
         """The current or the prior scan."""
         return self.prior if which == "prior" else self.current
@@ -93,8 +104,7 @@ class Conversation:
         self.turns.append(turn)
         start = time.perf_counter()
         try:
-            if self.current is None:
-                raise MedfmError("Open a scan first.")
+            _ = self.opened
             yield turn
             for _ in known[call.tool].run(self, model, turn, **call.arguments):
                 yield turn
@@ -119,5 +129,5 @@ class Conversation:
 
 
 def structures(model: MedFM) -> list[str]:
-    """Names that the model's eye can point at."""
-    return list(model.vision.structures.labels)
+    """Names that the model's eye can point at; somebody else's model has no eye of ours and points at nothing."""
+    return [] if model.vision is None else list(model.vision.structures.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medfm.classifier import Classifier
     from medfm.detector import Detector
+    from medfm.prompter import Prompter
     from medfm.segmenter import Segmenter
 
-__all__ = ["classifiers", "detectors_for", "kinds", "segmenter_for", "segmenters", "talkers"]
-
-
-def segmenters() -> dict[str, list[str]]:
-    """Folder of each segmentation model -> the names of what it outlines, its own name among them."""
-    return {
-        str(folder): [folder.name, *about["labels"]] for folder, about in _folders() if about.get("kind") == "segment"
-    }
+__all__ = ["classifiers", "detectors_for", "kinds", "labels_for", "prompter", "segmenters_for", "talkers"]
 
 
 def talkers() -> list[str]:
@@ -28,13 +23,28 @@ def talkers() -> list[str]:
     return sorted(folder.name for folder, about in _folders() if "language" in about)
 
 
-def segmenter_for(structure: str) -> Segmenter | None:
-    """The model trained to outline `structure`, if there is one."""
-    wanted = set(re.findall(r"[a-z]+", structure.lower())) - {"left", "right", "the"}
-    for folder, names in segmenters().items():
-        if wanted and any(wanted <= set(re.findall(r"[a-z]+", name.lower())) for name in names):
-            return _loaded(folder)
-    return None
+def segmenters_for(structure: str) -> list[Segmenter]:
+    """The models trained to outline `structure`, a name of theirs or of one of their labels."""
+    wanted = _words(structure)
+    return [
+        _segmenter(str(folder)) for folder, about in _folders()
+        if about.get("kind") == "segment" and wanted
+        and any(wanted <= _words(name) for name in (folder.name, *about["labels"]))
+    ]  # fmt: skip
+
+
+def labels_for(structure: str, labels: Sequence[str]) -> list[str]:
+    """Those of a model's labels that `structure` means: both sides of a pair unless it says which."""
+    wanted, said = _words(structure), set(re.findall(r"[a-z]+", structure.lower()))
+    other = {"left": "right", "right": "left"}
+    against = {other[side] for side in said & other.keys()}
+    return [name for name in labels if wanted <= _words(name) and not against & set(name.lower().split())]
+
+
+def prompter() -> Prompter | None:
+    """The first model that outlines what a box or a point shows, if there is one."""
+    folder = next((folder for folder, about in _folders() if about.get("kind") == "prompt"), None)
+    return None if folder is None else _prompter(str(folder))
 
 
 def kinds() -> set[str]:
@@ -59,8 +69,8 @@ def classifiers() -> list[Classifier]:
 
 
 def _words(name: str) -> set[str]:
-    said = re.findall(r"[a-z]+", name.lower())
-    return {word.removesuffix("s") for word in said} - {"left", "right", "the", "all", "any"}
+    said = set(re.findall(r"[a-z]+", name.lower())) - {"left", "right", "both", "the", "all", "any"}
+    return {word.removesuffix("s") for word in said}
 
 
 @lru_cache(maxsize=2)
@@ -78,10 +88,17 @@ def _classifier(folder: str) -> Classifier:
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: str) -> Segmenter:
+def _segmenter(folder: str) -> Segmenter:
     from medfm.segmenter import load_segmenter
 
     return load_segmenter(folder)
+
+
+@lru_cache(maxsize=1)
+def _prompter(folder: str) -> Prompter:
+    from medfm.prompter import load_prompter
+
+    return load_prompter(folder)
 
 
 def _folders() -> list[tuple[Path, dict[str, Any]]]:

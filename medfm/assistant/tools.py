@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from medfm.assistant.evidence import Which, box_extent, box_item, items_of
+from medfm.assistant.evidence import box_item, items_of
+from medfm.assistant.structures import compare, measure, segment
 from medfm.errors import MedfmError
 
 if TYPE_CHECKING:
     from medfm.assistant.conversation import Conversation, Turn
     from medfm.model import MedFM
-    from medfm.scan import Answer, Box, Mask, Scan
-    from medfm.segmenter import Segmenter
+    from medfm.scan import Answer, Scan
 
 __all__ = ["TOOLS", "Tool", "available"]
 
-_TILES = 24
 Run = Callable[..., Iterator[None]]
 
 
@@ -50,7 +49,7 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
     from medfm import predict
     from medfm.scan import Mask
 
-    scan = _current(talk)
+    scan = talk.opened
     pieces = predict.stream(model, scan, question)
     while True:
         try:
@@ -70,99 +69,12 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
     talk.masks += [("current", item) for item in answer.evidence if isinstance(item, Mask)]
 
 
-def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
-    """Say how large a structure is, in mm where the scan knows its spacing."""
-    scan, lines = _current(talk), []
-    names = _structures(model, structure)
-    for name in names:
-        box = _box(model, scan, name)
-        yield
-        if box is None:
-            continue
-        extent = box_extent(scan, box)
-        lines.append(f"{name}: {_in_words(extent)}")
-        turn.evidence.append(box_item(scan, box, number=_short(extent)))
-        turn.confidence = min(filter(None, (turn.confidence, box.score)), default=None)
-    if not lines:
-        _decline(turn, f"The model does not see the {' or the '.join(names).lower()} in this scan.")
-        return
-    turn.text = "\n".join([*lines, "By the box that the model drew; its edges are no finer than the model's."])
-
-
-def compare(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
-    """Measure a structure in the current and in the prior scan and say what changed."""
-    if talk.prior is None:
-        raise MedfmError("There is no prior scan. Open one as prior first, then ask again.")
-    lines, unseen, scores = [], [], []
-    sides: tuple[Which, ...] = ("current", "prior")
-    for name in _structures(model, structure):
-        lines.append(name)
-        for which in sides:
-            scan = talk.scan_of(which)
-            assert scan is not None
-            box = _box(model, scan, name)
-            yield
-            if box is None:
-                lines.append(f"{which}: not seen")
-                unseen.append(name.lower())
-                continue
-            extent = box_extent(scan, box)
-            lines.append(f"{which}: {_in_words(extent)}")
-            scores.append(box.score)
-            turn.evidence.append(box_item(scan, box, which=which, number=_short(extent)))
-    turn.text = "\n".join(lines)
-    turn.confidence = min((score for score in scores if score is not None), default=None)
-    if unseen:
-        _decline(turn, f"the {' and the '.join(dict.fromkeys(unseen))} was not seen in both scans")
-
-
-def segment(
-    talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "", point: list[float] | None = None,
-    box: list[float] | None = None,
-) -> Iterator[None]:  # fmt: skip
-    """Outline structures: by a model trained for it where there is one, else roughly by the eye's own map; or what lies
-    at a point or in a box, by its brightness."""
-    from medfm import predict
-    from medfm.assistant.task_models import segmenter_for
-    from medfm.predict.outlining import outline
-
-    scan = _current(talk)
-    yield
-    if point or box:
-        _marked(talk, turn, scan, point, box)
-        return
-    found = segmenter_for(structure) if structure else None
-    if found is not None:
-        if _wider(scan, found):  # minutes of work for outlines of what is not there
-            raise MedfmError(
-                f"The scan is several times larger than what the model {found.name} was trained on. Cut it to the "
-                "region first."
-            )
-        mask: Mask | None = predict.segment(found, scan)
-        turn.text = f"Outlined by the model {found.name}."
-    else:
-        names = _structures(model, structure)
-        mask = outline(model, scan, names)
-        turn.text = "A rough outline from the map behind the answers: good enough to point, too coarse to measure by."
-        unseen = [] if mask is None else [mask.labels[v] for v in mask.labels if not (mask.array == v).any()]
-        if unseen:
-            turn.text += f" Not seen: {', '.join(unseen)}."
-    if mask is None or not mask.array.any():
-        turn.text = ""
-        _decline(turn, f"The model does not see the {structure.lower()} in this scan.")
-        return
-    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
-    if found is None:
-        turn.evidence = [replace(item, number=f"roughly {item.number}") for item in turn.evidence]
-    talk.masks.append(("current", mask))
-
-
 def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
     """Find every one of something, by the models trained for it."""
     from medfm import predict
     from medfm.assistant.task_models import detectors_for
 
-    scan = _current(talk)
+    scan = talk.opened
     yield
     models = detectors_for(structure)
     if not models:
@@ -175,7 +87,7 @@ def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "")
         yield
     names = ", ".join(found.name for found in models)
     if not turn.evidence:
-        _decline(turn, f"Nothing found by {names}. That does not say that nothing is there.")
+        turn.decline(f"Nothing found by {names}. That does not say that nothing is there.")
         return
     turn.text = f"{len(turn.evidence)} found by {names}; the likeliest first."
 
@@ -185,7 +97,7 @@ def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     from medfm import predict
     from medfm.assistant.task_models import classifiers
 
-    scan, lines = _current(talk), []
+    scan, lines = talk.opened, []
     yield
     for found in classifiers():
         scores = predict.classify(found, scan)
@@ -198,33 +110,11 @@ def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     turn.note = "Each model knows only its own labels and its own kind of picture; for others its numbers mean nothing."
 
 
-def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | None, box: list[float] | None) -> None:
-    """Outline what a person pointed at."""
-    from medfm import predict
-
-    if box:
-        half = len(box) // 2
-        mask = predict.enclose(scan, box[:half], box[half:])
-        turn.text = "Told from its surroundings by brightness, in this slice only."
-    else:
-        assert point is not None
-        mask = predict.grow(scan, point)
-        turn.text = "Everything of like brightness that hangs together with the place you clicked on."
-    turn.note = "No model is behind this outline; check its edge."
-    if mask is None:
-        turn.text, turn.note = "", None
-        other = "" if box else " Drag a box around it instead."
-        _decline(turn, f"What you marked does not stand out from what is around it.{other}")
-        return
-    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
-    talk.masks.append(("current", mask))
-
-
 def align(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     """Turn and shift the prior scan until it lies on the current one, and put it in its place."""
     from medfm import predict
 
-    scan, prior = _current(talk), talk.prior
+    scan, prior = talk.opened, talk.prior
     if prior is None:
         raise MedfmError("There is no prior scan. Open one as prior first, then ask again.")
     yield
@@ -238,24 +128,23 @@ def align(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     )
 
 
-def report(talk: Conversation, model: MedFM, turn: Turn, *, indication: str = "", history: str = "") -> Iterator[None]:
-    """Draft a report; it waits for a reader's word on every sentence."""
+def report(
+    talk: Conversation, model: MedFM, turn: Turn, *, indication: str = "", history: str = "", labs: str = "",
+    prior: str = "",
+) -> Iterator[None]:  # fmt: skip
+    """Draft a report; it waits for a reader's word on every sentence. An earlier report counts before a prior scan."""
     from medfm import predict
 
     yield
     talk.report = predict.report(
-        model, _current(talk), indication=indication or None, history=history or None, prior=talk.prior
-    )
+        model, talk.opened, indication=indication or None, history=history or None, labs=labs or None,
+        prior=prior or talk.prior,
+    )  # fmt: skip
     said = list(talk.report.sentences())
     declined = sum(sentence.abstained for sentence in said)
     turn.text = f"A draft of {len(said)} sentences is under Report" + (
         f"; {declined} of them are guesses that the model does not stand by." if declined else "."
     )
-
-
-def _current(talk: Conversation) -> Scan:
-    assert talk.current is not None  # Conversation.run has made sure
-    return talk.current
 
 
 def _on_grid(prior: Scan, scan: Scan) -> Scan:
@@ -267,69 +156,12 @@ def _on_grid(prior: Scan, scan: Scan) -> Scan:
     return Alignment(np.eye(4)).warp(prior, scan)
 
 
-def _structure(model: MedFM, name: str) -> str:
-    """The model's own name for a structure. Raises MedfmError that lists what there is."""
-    from medfm.assistant.conversation import structures
-    from medfm.assistant.routing import named
-
-    known = structures(model)
-    found = named(name, known)
-    if found is None:
-        asked = f"{name!r} is none of what this model can point at" if name else "Say of what"
-        short = {one.removeprefix("Left ").removeprefix("Right ").lower() for one in known}
-        raise MedfmError(
-            f"{asked}. Press mark and click on it, or drag a box around it. It knows: {', '.join(sorted(short))}."
-        )
-    return found
-
-
-def _structures(model: MedFM, name: str) -> list[str]:
-    """The model's names for a structure, both sides of a pair. Raises MedfmError that lists what there is."""
-    from medfm.assistant.conversation import structures
-    from medfm.assistant.routing import both_sides
-
-    return both_sides(name, structures(model)) or [_structure(model, name)]
-
-
-def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
-    """The box around a structure, if the model sees it."""
-    from medfm import predict
-    from medfm.scan import Box
-
-    answer = predict.ask(model, scan, f"Where is the {name.lower()}?")
-    return next((item for item in answer.evidence if isinstance(item, Box) and item.label == name), None)
-
-
-def _wider(scan: Scan, model: Segmenter) -> bool:
-    """The scan holds more than `_TILES` times what the model reads at once; 1 mm where it has no spacing of its own.
-
-    A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
-    """
-    spacing = model.preparation.spacing or tuple(reversed(scan.spacing))
-    field = [voxels * mm for voxels, mm in zip(model.patch, spacing, strict=True)]
-    sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
-    tiles = 1.0
-    for side, seen in zip(sides, field, strict=True):
-        tiles *= max(1.0, side / seen)
-    return tiles > _TILES
-
-
-def _decline(turn: Turn, reason: str) -> None:
-    turn.abstained, turn.reason = True, reason
-
-
-def _in_words(extent: list[tuple[str, float, str]]) -> str:
-    return ", ".join(f"{length:.0f} {unit} {direction}" for direction, length, unit in extent)
-
-
-def _short(extent: list[tuple[str, float, str]]) -> str:
-    return " x ".join(f"{length:.0f}" for _, length, _ in extent) + f" {extent[0][2]}"
-
-
 _STRUCTURE = {"structure": {"type": "string", "description": "Name of an organ or finding, in English."}}
 _CONTEXT = {
     "indication": {"type": "string", "description": "Why the examination was made."},
     "history": {"type": "string", "description": "What is known of the patient."},
+    "labs": {"type": "string", "description": "Laboratory values."},
+    "prior": {"type": "string", "description": "Text of an earlier report, to compare with."},
 }
 _QUESTION = {"question": {"type": "string", "description": "A short question about the open scan, in English."}}
 
@@ -347,7 +179,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 
 _TOOLS = (
     Tool("ask", "Answer a question about the scan, with confidence and evidence.", ask, _QUESTION, ("question",)),
-    Tool("measure", "Size of a structure in the scan, in mm.", measure, _STRUCTURE, ("structure",)),
+    Tool("measure", "Size of a structure in the scan, in ml or mm.", measure, _STRUCTURE, ("structure",)),
     Tool("segment", "Outline a structure in the scan and give its volume.", segment, _MARKS),
     Tool("detect", "Find every one of something, with box, size and score.", detect, _STRUCTURE),
     Tool("classify", "What the scan shows as a whole, by models trained for it.", classify),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,18 @@ __all__ = ["decode", "prefill"]
 @torch.inference_mode()
 def prefill(language: Any, embeddings: Tensor) -> Any:
     """Keys and values of a prefix (1, P, E)."""
-    return language(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1).past_key_values
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=language.config)
+    language(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1, **_named(language, cache))
+    return cache  # filled in place; what the result calls it differs between versions
+
+
+def _named(language: Any, cache: Any) -> dict[str, Any]:
+    """The cache under the name by which the model takes it: transformers' own say "cache" by now, code that comes
+    with a model still "past_key_values"."""
+    trunk = getattr(language, "get_base_model", lambda: language)()
+    return {"cache" if "cache" in inspect.signature(trunk.forward).parameters else "past_key_values": cache}
 
 
 @torch.inference_mode()
@@ -42,8 +54,8 @@ def decode(
     ended = torch.zeros(count, dtype=torch.bool, device=device)
     for _ in range(limit):
         result = language(
-            inputs_embeds=inputs, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
+            inputs_embeds=inputs, attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1,
+            **_named(language, cache),
         )  # fmt: skip
         probability = result.logits[:, -1].float().log_softmax(-1)
         logp, token = probability.max(-1)
@@ -55,6 +67,6 @@ def decode(
         ended = ended | closing
         if bool(ended.all()):
             return
-        cache, inputs = result.past_key_values, words(token[:, None])
+        inputs = words(token[:, None])
         mask = torch.cat([mask, mask.new_ones(count, 1)], 1)
         position = position[:, -1:] + 1

@@ -2,9 +2,11 @@
 
 from medfm.predict.answering import ask, ask_many, stream
 from medfm.predict.classifying import classify, explain
+from medfm.predict.compare import growth
 from medfm.predict.detecting import box_size, detect
 from medfm.predict.marking import enclose, grow
 from medfm.predict.outlining import outline
+from medfm.predict.prompting import outline_marked
 from medfm.predict.reconstructing import denoise, reconstruct
 from medfm.predict.registering import likeness, register
 from medfm.predict.reporting import report
@@ -20,8 +22,10 @@ __all__ = [
     "enclose",
     "explain",
     "grow",
+    "growth",
     "likeness",
     "outline",
+    "outline_marked",
     "reconstruct",
     "register",
     "report",

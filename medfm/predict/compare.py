@@ -11,7 +11,7 @@ from medfm.language.vocabulary import LESIONS
 from medfm.language.wording import write
 from medfm.scan import Alignment, Box, Finding, Mask, Measurement, Sentence
 
-__all__ = ["compare"]
+__all__ = ["compare", "growth"]
 
 _MM, _ML, _SHARE = 3.0, 0.1, 0.2  # less than this in mm or ml, or as a share, is within the coarseness of the outlines
 _APART = 20.0  # mm between the middles of two boxes of one lesion, or half the size of the larger if that is more
@@ -40,6 +40,14 @@ def compare(now: Sequence[Finding], before: Sequence[Finding], *, way: Alignment
         said.append(_sentence(_trend(found, old[match]), found))
     said += [_sentence("No longer seen", f) for i, f in enumerate(old) if i not in seen]
     return said or [Sentence("No lesion is told of either examination, so there is nothing to compare.")]
+
+
+def growth(now: float, before: float) -> str:
+    """What became of a volume, in ml; less than a fifth or 0.1 ml is within the error of outlines."""
+    sizes = f"({before:.1f} ml before, {now:.1f} ml now)"
+    if abs(now - before) < max(_ML, _SHARE * before):
+        return f"Unchanged within the error of measurement {sizes}"
+    return f"{'Larger' if now > before else 'Smaller'} by {abs(now - before):.1f} ml {sizes}"
 
 
 def _apart(now: Finding, before: Finding, way: Alignment | None) -> float | None:
@@ -80,10 +88,7 @@ def _volume(found: Finding) -> float | None:
 def _trend(now: Finding, before: Finding) -> str:
     new, old = _volume(now), _volume(before)
     if new is not None and old is not None:
-        if abs(new - old) < max(_ML, _SHARE * old):
-            return f"Unchanged within the error of measurement ({old:.1f} ml before, {new:.1f} ml now)"
-        way = "Larger" if new > old else "Smaller"
-        return f"{way} by {abs(new - old):.1f} ml ({old:.1f} ml before, {new:.1f} ml now)"
+        return growth(new, old)
     if now.size_mm is None or before.size_mm is None:
         return "Seen before, too"
     change = now.size_mm - before.size_mm

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from medfm.errors import ScanError
 from medfm.scan import Mask, Scan
 
-__all__ = ["enclose", "grow"]
+__all__ = ["enclose", "grow", "index_of"]
 
 _REACH = 150.0  # mm, or pixels of a picture without spacing: how far a region may grow from the click
 _WIDTH = 2.5  # deviations around the mean of a region that still belong to it
@@ -30,7 +30,7 @@ def grow(scan: Scan, point: Sequence[float]) -> Mask | None:
     """
     from scipy import ndimage
 
-    values, seed = _grey(scan), _index(scan, point)
+    values, seed = _grey(scan), index_of(scan, point)
     reach = [max(1, int(_REACH / mm)) for mm in reversed(scan.spacing)]
     window = tuple(slice(max(0, i - r), min(n, i + r + 1)) for i, r, n in zip(seed, reach, values.shape, strict=True))
     part, inner = (
@@ -71,7 +71,7 @@ def enclose(scan: Scan, low: Sequence[float], high: Sequence[float]) -> Mask | N
     from scipy import ndimage
 
     values = _grey(scan)
-    ends = np.array([_index(scan, corner) for corner in (low, high)])
+    ends = np.array([index_of(scan, corner) for corner in (low, high)])
     first, last = ends.min(0), ends.max(0)
     across = int((last - first).argmin())
     if any(last[axis] - first[axis] < 3 for axis in range(3) if axis != across):
@@ -106,7 +106,7 @@ def _grey(scan: Scan) -> NDArray[np.float32]:
     return grey
 
 
-def _index(scan: Scan, point: Sequence[float]) -> tuple[int, int, int]:
+def index_of(scan: Scan, point: Sequence[float]) -> tuple[int, int, int]:
     """(d, h, w) of the voxel that a point lies in. Raises ScanError outside of the scan."""
     if scan.frame == "image":
         place = np.array([point[0], point[1], 0.0]) // 1

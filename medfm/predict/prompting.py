@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medfm.grid import resample
+from medfm.predict.marking import index_of
 from medfm.scan import Mask, Scan
 
 if TYPE_CHECKING:
     from medfm.grid import Grid
     from medfm.prompter import Prompter
 
-__all__ = ["outline_prompted"]
+__all__ = ["outline_marked", "outline_prompted"]
 
 _LEAST_QUALITY, _LEAST_SHARE = 0.5, 0.1  # of the overlap that the model expects; of the area on the slice before
 
@@ -48,6 +50,35 @@ def outline_prompted(
     for place, probability in found.items():
         labels[place] = resample(probability[None, None], (1, height, width))[0, 0] > 0.5
     return Mask(labels, scan.affine, {1: name})
+
+
+def outline_marked(
+    model: Prompter, scan: Scan, *, box: tuple[Sequence[float], Sequence[float]] | None = None,
+    point: Sequence[float] | None = None,
+) -> Mask | None:  # fmt: skip
+    """What is meant by a box drawn on a slice of any plane, or a click, and followed through the slices beside it.
+
+    box: two corners in RAS mm that share one coordinate, or (column, row) of a picture; point: a place in the same
+    space, read in the slices that the scan was acquired in. None: the model finds nothing there. Raises ScanError: a
+    place outside of the scan; ValueError: neither, or a box without an inside.
+    """
+    ends = np.array([index_of(scan, place) for place in (box or ((point,) if point is not None else ()))])
+    if not len(ends):
+        raise ValueError("give a box or a point")
+    low, high = ends.min(0), ends.max(0)
+    across = int((high - low).argmin()) if box else {"coronal": 1, "sagittal": 2}.get(scan.best_plane or "axial", 0)
+    order = (across, *(axis for axis in range(3) if axis != across))  # the drawn plane's slices first
+    columns = [2 - axis for axis in reversed(order)]
+    turned = replace(
+        scan, data=np.transpose(scan.data, (0, *(1 + axis for axis in order))), affine=scan.affine[:, [*columns, 3]]
+    )
+    index, (top, left), (bottom, right) = int((low + high)[across] // 2), low[[*order[1:]]], high[[*order[1:]]] + 1
+    found = outline_prompted(
+        model, turned, index=index, through=turned.data.shape[1] > 1, name="Marked region",
+        box=(left, top, right, bottom) if box else None, points=() if box else ((left + 0.5, top + 0.5, 1.0),),
+    )  # fmt: skip
+    back = np.ascontiguousarray(np.transpose(found.array, np.argsort(order)))
+    return replace(found, array=back, affine=scan.affine) if back.any() else None
 
 
 def _followed(

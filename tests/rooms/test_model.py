@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def test_cached_equals_not_cached(model: MedFM, scan: Scan) -> None:
     model._readings.clear()
     fresh = ask(model, scan, QUESTIONS[0])
     assert first == again == fresh
+
+
+def test_nothing_of_transformers_is_used_that_is_going(model: MedFM) -> None:
+    model._readings.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        ask_many(model, picture(3), QUESTIONS)
 
 
 def test_many_questions_equal_one_at_a_time(model: MedFM) -> None:

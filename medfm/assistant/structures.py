@@ -1,0 +1,262 @@
+"""Structures outlined, measured and compared: by a model trained for it where one fits, else by the eye's own map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medfm.assistant.evidence import Which, box_extent, box_item, items_of, mask_items
+from medfm.errors import MedfmError
+
+if TYPE_CHECKING:
+    from medfm.assistant.conversation import Conversation, Turn
+    from medfm.model import MedFM
+    from medfm.scan import Box, Mask, Scan
+    from medfm.segmenter import Segmenter
+
+__all__ = ["compare", "measure", "segment"]
+
+_TILES = 24
+
+
+def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
+    """Say how large a structure is: in ml where a model outlines it, else the sides of a box, in mm if lengths are
+    known."""
+    scan, lines = talk.opened, []
+    found = _fitting(structure, scan)
+    if found is not None:
+        yield
+        mask = _outlined(found, scan, structure)
+        if mask is None:
+            _unseen(turn, structure)
+            return
+        turn.evidence = items_of(scan, [mask], first=len(talk.masks))
+        talk.masks.append(("current", mask))
+        turn.text = "\n".join(f"{item.label}: {item.number}" for item in turn.evidence)
+        turn.text += f"\nBy the outline of the model {found.name}; see whether it fits."
+        return
+    names = _structures(model, structure)
+    for name in names:
+        box = _box(model, scan, name)
+        yield
+        if box is None:
+            continue
+        extent = box_extent(scan, box)
+        lines.append(f"{name}: {_in_words(extent)}")
+        turn.evidence.append(box_item(scan, box, number=_short(extent)))
+        turn.confidence = min(filter(None, (turn.confidence, box.score)), default=None)
+    if not lines:
+        _unseen(turn, " or the ".join(names))
+        return
+    turn.text = "\n".join([*lines, "By the box that the model drew; its edges are no finer than the model's."])
+
+
+def compare(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
+    """Measure a structure in the current and in the prior scan and say what changed."""
+    if talk.prior is None:
+        raise MedfmError("There is no prior scan. Open one as prior first, then ask again.")
+    found = _fitting(structure, talk.opened)
+    if found is not None and found is _fitting(structure, talk.prior):
+        yield from _compared(talk, found, turn, structure)
+        return
+    lines, unseen, scores = [], [], []
+    sides: tuple[Which, ...] = ("current", "prior")
+    for name in _structures(model, structure):
+        lines.append(name)
+        for which in sides:
+            scan = talk.scan_of(which)
+            assert scan is not None
+            box = _box(model, scan, name)
+            yield
+            if box is None:
+                lines.append(f"{which}: not seen")
+                unseen.append(name.lower())
+                continue
+            extent = box_extent(scan, box)
+            lines.append(f"{which}: {_in_words(extent)}")
+            scores.append(box.score)
+            turn.evidence.append(box_item(scan, box, which=which, number=_short(extent)))
+    turn.text = "\n".join(lines)
+    turn.confidence = min((score for score in scores if score is not None), default=None)
+    if unseen:
+        turn.decline(f"the {' and the '.join(dict.fromkeys(unseen))} was not seen in both scans")
+
+
+def segment(
+    talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "", point: list[float] | None = None,
+    box: list[float] | None = None,
+) -> Iterator[None]:  # fmt: skip
+    """Outline structures: by a model trained for it where there is one, else roughly by the eye's own map; or what lies
+    at a point or in a box: by a prompted model where there is one, else by its brightness."""
+    from medfm.predict.outlining import outline
+
+    scan = talk.opened
+    yield
+    if point or box:
+        _marked(talk, turn, scan, point, box)
+        return
+    found = _fitting(structure, scan, least=True)
+    if found is not None:
+        mask = _outlined(found, scan, structure)
+        turn.text = f"Outlined by the model {found.name}."
+    else:
+        names = _structures(model, structure)
+        mask = outline(model, scan, names)
+        turn.text = "A rough outline from the map behind the answers: good enough to point, too coarse to measure by."
+        unseen = [] if mask is None else [mask.labels[v] for v in mask.labels if not (mask.array == v).any()]
+        if unseen:
+            turn.text += f" Not seen: {', '.join(unseen)}."
+    if mask is None:
+        _unseen(turn, structure)
+        return
+    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
+    if found is None:
+        turn.evidence = [replace(item, number=f"roughly {item.number}") for item in turn.evidence]
+    talk.masks.append(("current", mask))
+
+
+def _compared(talk: Conversation, found: Segmenter, turn: Turn, structure: str) -> Iterator[None]:
+    """Millilitres now and before, from one model's outlines of both scans."""
+    from medfm.predict import growth
+
+    sizes: dict[Which, dict[str, float]] = {"current": {}, "prior": {}}
+    for which, ml in sizes.items():
+        scan = talk.scan_of(which)
+        assert scan is not None
+        mask = _outlined(found, scan, structure)
+        yield
+        if mask is None:
+            continue
+        index = len(talk.masks)
+        talk.masks.append((which, mask))
+        turn.evidence += mask_items(mask, index, which=which, measured=scan.spacing_known)
+        ml.update({about["name"]: about["ml"] for about in mask.to_dict()["labels"].values() if about["voxels"]})
+    known = all(scan is not None and scan.spacing_known for scan in (talk.current, talk.prior))
+    both = [name for name in sizes["current"] if name in sizes["prior"]]
+    if not both or not known:
+        turn.decline(
+            f"the model {found.name} does not see the {structure.lower()} in both scans" if known
+            else "one of the scans does not say how large its voxels are"
+        )  # fmt: skip
+        return
+    lines = [f"{name}: {growth(sizes['current'][name], sizes['prior'][name])}" for name in both]
+    turn.text = "\n".join([*lines, f"By the outlines of the model {found.name} in both scans; see whether they fit."])
+
+
+def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | None, box: list[float] | None) -> None:
+    """Outline what a person pointed at."""
+    from medfm import predict
+    from medfm.assistant.task_models import prompter
+
+    half = len(box or ()) // 2
+    corners = (box[:half], box[half:]) if box else None
+    mask, model = None, prompter()
+    if model is not None:
+        mask = predict.outline_marked(model, scan, box=corners, point=point)
+        turn.text = f"Outlined by the model {model.name}" + (
+            ", followed through the slices as far as it holds together." if scan.data.shape[1] > 1 else "."
+        )
+        turn.note = "It outlines what it takes for the thing that you meant, whatever that is; check its edge."
+    if mask is None and corners is not None:
+        mask = predict.enclose(scan, *corners)
+        turn.text = "Told from its surroundings by brightness, in this slice only."
+        turn.note = "No model is behind this outline; check its edge."
+    elif mask is None:
+        assert point is not None
+        mask = predict.grow(scan, point)
+        turn.text = "Everything of like brightness that hangs together with the place you clicked on."
+        turn.note = "No model is behind this outline; check its edge."
+    if mask is None:
+        turn.text, turn.note = "", None
+        other = "" if box else " Drag a box around it instead."
+        turn.decline(f"What you marked does not stand out from what is around it.{other}")
+        return
+    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
+    talk.masks.append(("current", mask))
+
+
+def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | None:
+    """The first model trained to outline `structure` that reads scans as large as this one.
+
+    least: raise MedfmError where all of them were trained on smaller fields of view, instead of None.
+    """
+    from medfm.assistant.task_models import segmenters_for
+
+    models = segmenters_for(structure) if structure else []
+    fitting = next((one for one in models if not _wider(scan, one)), None)
+    if least and models and fitting is None:  # minutes of work for outlines of what is not there
+        raise MedfmError(
+            f"The scan is several times larger than what the model {models[0].name} was trained on. Cut it to the "
+            "region first."
+        )
+    return fitting
+
+
+def _outlined(model: Segmenter, scan: Scan, structure: str) -> Mask | None:
+    """What `model` finds of `structure`; all it knows where that is the model's own name. None where it finds none."""
+    from medfm import predict
+    from medfm.assistant.task_models import labels_for
+
+    mask = predict.segment(model, scan)
+    wanted = set(labels_for(structure, model.labels)) or set(model.labels)
+    kept = [value for value, name in mask.labels.items() if name in wanted]
+    only: Any = replace(
+        mask, array=np.where(np.isin(mask.array, kept), mask.array, np.uint8(0)),
+        labels={value: mask.labels[value] for value in kept},
+    )  # fmt: skip
+    return only if only.array.any() else None
+
+
+def _structures(model: MedFM, name: str) -> list[str]:
+    """The model's names for a structure, both sides of a pair. Raises MedfmError that lists what there is."""
+    from medfm.assistant.conversation import structures
+    from medfm.assistant.routing import both_sides, named
+
+    known = structures(model)
+    if both := both_sides(name, known):
+        return both
+    if (found := named(name, known)) is not None:
+        return [found]
+    asked = f"{name!r} is none of what this model can point at" if name else "Say of what"
+    short = {one.removeprefix("Left ").removeprefix("Right ").lower() for one in known}
+    listed = f" It knows: {', '.join(sorted(short))}." if short else ""
+    raise MedfmError(f"{asked}. Press mark and click on it, or drag a box around it.{listed}")
+
+
+def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
+    """The box around a structure, if the model sees it."""
+    from medfm import predict
+    from medfm.scan import Box
+
+    answer = predict.ask(model, scan, f"Where is the {name.lower()}?")
+    return next((item for item in answer.evidence if isinstance(item, Box) and item.label == name), None)
+
+
+def _wider(scan: Scan, model: Segmenter) -> bool:
+    """The scan holds more than `_TILES` times what the model reads at once; 1 mm where it has no spacing of its own.
+
+    A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
+    """
+    spacing = model.preparation.spacing or tuple(reversed(scan.spacing))
+    field = [voxels * mm for voxels, mm in zip(model.patch, spacing, strict=True)]
+    sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
+    tiles = 1.0
+    for side, seen in zip(sides, field, strict=True):
+        tiles *= max(1.0, side / seen)
+    return tiles > _TILES
+
+
+def _unseen(turn: Turn, structure: str) -> None:
+    turn.text = ""
+    turn.decline(f"The model does not see the {structure.lower()} in this scan.")
+
+
+def _in_words(extent: list[tuple[str, float, str]]) -> str:
+    return ", ".join(f"{length:.0f} {unit} {direction}" for direction, length, unit in extent)
+
+
+def _short(extent: list[tuple[str, float, str]]) -> str:
+    return " x ".join(f"{length:.0f}" for _, length, _ in extent) + f" {extent[0][2]}"

@@ -1,0 +1,110 @@
+"""Structures in a conversation: outlined and measured by models that fit, marked in any plane; models with known rules."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medfm.assistant import TOOLS, Call, Conversation, task_models
+from medfm.grid import GridPrepare
+from medfm.predict import outline_marked
+from medfm.prompter import Drawn
+from medfm.scan import Scan
+
+BLIND = SimpleNamespace(vision=None, name="somebody else's")  # a model that points at nothing
+AFFINE = np.array([[1.0, 0, 0, -20], [0, 1.0, 0, 30], [0, 0, 2.0, 5], [0, 0, 0, 1.0]])
+
+
+def balls(left: float = 6.0) -> Scan:
+    """Two balls: `left` and 6 mm of radius, value 200 on the patient's left and 100 on the right."""
+    d, h, w = np.mgrid[:20, :40, :48]
+    values = np.zeros(d.shape, np.uint8)
+    for place, radius, value in ((12, left, 200), (34, 6.0, 100)):
+        values[(w - place) ** 2 + (h - 20) ** 2 + ((d - 10) * 2) ** 2 < radius**2] = value
+    return Scan.from_array(values, affine=AFFINE, modality="MR")
+
+
+class Rule:
+    """Outlines by value: as a segmentation model, and as a prompted one what is bright in the box or at the point."""
+
+    name, labels, patch, preparation = "rule", ["left ball", "right ball"], (20, 40, 48), GridPrepare()
+
+    def label(self, grid: Any, *, flip: bool = False) -> np.ndarray:
+        return (np.asarray(grid.array[0]) > 150) + 2 * ((np.asarray(grid.array[0]) == 100)).astype(np.uint8)
+
+    def draw(self, grid: Any, index: int, *, box: Any = None, points: Any = ()) -> Drawn:
+        bright = np.asarray(grid.array[0, index]) > 50
+        (h, w), kept = bright.shape, np.zeros(bright.shape, bool)
+        left, top, right, bottom = box or (points[0][0] - 0.2, points[0][1] - 0.2, points[0][0] + 0.2, points[0][1] + 0.2)
+        rows, columns = (slice(max(0, round(a)), round(b)) for a, b in ((top * h, bottom * h), (left * w, right * w)))
+        kept[rows, columns] = bright[rows, columns]
+        return Drawn(kept.astype(np.float32), 0.9 if kept.any() else 0.0)
+
+
+@pytest.fixture
+def rule(monkeypatch: pytest.MonkeyPatch) -> Rule:
+    model = Rule()
+    monkeypatch.setattr(task_models, "segmenters_for", lambda name: [model] if "ball" in name else [])
+    monkeypatch.setattr(task_models, "prompter", lambda: model)
+    return model
+
+
+def said(talk: Conversation, tool: str, **arguments: Any) -> Any:
+    *_, turn = talk.run(Call(tool, arguments), BLIND, known=TOOLS)  # type: ignore[arg-type]
+    return turn
+
+
+def test_a_model_that_fits_measures_in_millilitres_and_says_what_changed(rule: Rule) -> None:
+    talk = Conversation("test")
+    talk.open(balls(left=9.0))
+    one = said(talk, "measure", structure="left ball")
+    assert [item.label for item in one.evidence] == ["left ball"]
+    assert float(one.evidence[0].number.split()[0]) == pytest.approx(4 / 3 * np.pi * 9**3 / 1000, rel=0.05)
+    talk.open(balls(left=6.0), prior=True)
+    change = said(talk, "compare", structure="balls")
+    assert "left ball: Larger by 2.1 ml" in change.text and "right ball: Unchanged" in change.text
+    assert {(item.label, item.which) for item in change.evidence} >= {("left ball", "prior"), ("left ball", "current")}
+    assert [which for which, _ in talk.masks] == ["current", "current", "prior"]
+
+
+def test_a_model_of_smaller_fields_of_view_is_not_used(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule, "patch", (4, 4, 4))
+    talk = Conversation("test")
+    talk.open(balls())
+    assert "Cut it to the region" in said(talk, "segment", structure="ball").text
+    assert "none of what this model can point at" in said(talk, "measure", structure="ball").text
+
+
+@pytest.mark.parametrize("across", [0, 1, 2])
+def test_what_is_marked_in_any_plane_is_outlined_whole(rule: Rule, across: int) -> None:
+    scan = balls()
+    low, high = (np.array([12, 20, 10.0]) + reach for reach in (-8, 8))  # (w, h, d) around the left ball
+    for corner in (low, high):
+        corner[2 - across] = (12, 20, 10)[2 - across]
+    ends = [scan.affine[:3] @ (*corner.clip(0), 1) for corner in (low, high)]
+    box = tuple(np.stack(ends).min(0)), tuple(np.stack(ends).max(0))
+    mask = outline_marked(rule, scan, box=box)  # type: ignore[arg-type]
+    assert mask is not None
+    assert np.array_equal(mask.array > 0, scan.data[0] == 200)
+    np.testing.assert_allclose(mask.affine, scan.affine)
+
+
+def test_a_click_asks_the_prompted_model_and_brightness_where_it_finds_nothing(rule: Rule) -> None:
+    talk = Conversation("test")
+    talk.open(balls())
+    place = (AFFINE[:3] @ (34, 20, 10, 1)).tolist()
+    turn = said(talk, "segment", point=place)
+    assert "Outlined by the model rule" in turn.text
+    assert np.array_equal(talk.masks[0][1].array > 0, talk.opened.data[0] == 100)
+    rule.draw = lambda grid, index, **_: Drawn(np.zeros(grid.shape[1:], np.float32), 0.0)  # type: ignore[method-assign]
+    assert "like brightness" in said(talk, "segment", point=place).text
+
+
+def test_labels_follow_the_side_that_was_said() -> None:
+    labels = ["left hippocampus", "right hippocampus", "brain stem", "lesion"]
+    assert task_models.labels_for("the left hippocampus", labels) == ["left hippocampus"]
+    assert task_models.labels_for("hippocampus", labels) == labels[:2]
+    assert task_models.labels_for("lesions", labels) == ["lesion"]
