@@ -40,7 +40,9 @@ class Parts:
 
     def session(self, request: gr.Request) -> Session:
         """The session of the tab that sent a request."""
-        return self.sessions.get(key_of(request))
+        session = self.sessions.get(key_of(request))
+        session.talk.user = request.username
+        return session
 
 
 def key_of(request: gr.Request) -> Key:

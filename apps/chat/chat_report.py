@@ -27,14 +27,24 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
             placeholder="Why was it made? (optional)", show_label=False, container=False, max_length=1000, scale=5
         )
         button = gr.Button("Draft", variant="primary", scale=1, min_width=80, elem_id="mf-draft-button")
+    with gr.Accordion("History, laboratory, earlier report (optional)", open=False, elem_id="mf-context"):
+        more_context = [
+            gr.Textbox(placeholder=text, show_label=False, container=False, lines=1, max_lines=4, max_length=limit)
+            for text, limit in (
+                ("What is known of the patient?", 4000), ("Laboratory values", 4000),
+                ("Text of an earlier report; the draft says what changed. Counts before a prior scan.", 20_000),
+            )
+        ]  # fmt: skip
     shown: gr.HTML = drawn(
         "report.js", events="'decide' 'take'", value={"sections": [], "open": False}, elem_id="mf-report"
     )
     quick: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
 
-    def draft(why: str, name: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        session = parts.session(request)
-        for now in drafting(parts, session, name, why):
+    def draft(
+        name: str, why: str, history: str, labs: str, prior: str, request: gr.Request
+    ) -> Iterator[tuple[Any, Any]]:
+        session, told = parts.session(request), {"indication": why, "history": history, "labs": labs, "prior": prior}
+        for now in drafting(parts, session, name, told):
             yield now, gr.skip()
         yield gr.skip(), talk_of(session)
 
@@ -57,15 +67,16 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
         return {**attempt(session, write), "file": file or None}
 
     more: dict[str, Any] = {"api_name": False, "concurrency_limit": None, "show_progress": "hidden"}
-    button.click(draft, [indication, adapter], [shown, talk], **more)
-    indication.submit(draft, [indication, adapter], [shown, talk], **more)
+    given = [adapter, indication, *more_context]
+    button.click(draft, given, [shown, talk], **more)
+    indication.submit(draft, given, [shown, talk], **more)
     shown.decide(on_decide, None, shown, **quick)
     shown.take(on_take, None, shown, **{**more, "queue": True})
     return shown
 
 
-def drafting(parts: Parts, session: Session, adapter: str, why: str) -> Iterator[dict[str, Any]]:
-    """The draft, with a word on what is being waited for."""
+def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The draft, with a word on what is being waited for. told: what the tool `report` may know beside the scan."""
     if session.talk.current is None:
         yield {**drafted(session.talk), "error": "Open a scan first."}
         return
@@ -79,7 +90,7 @@ def drafting(parts: Parts, session: Session, adapter: str, why: str) -> Iterator
     if session.talk.turns and session.talk.turns[-1].state == "running":
         yield {**drafted(session.talk), "error": "A question is being answered; draft when it is done."}
         return
-    call = Call("report", {"indication": why.strip()} if why.strip() else {})
+    call = Call("report", {name: text.strip() for name, text in told.items() if text.strip()})
     ticket = parts.desk.submit(session, lambda: session.talk.run(call, loading.result(), known=TOOLS))
     before = None
     while not ticket.done():

@@ -49,11 +49,13 @@ class Turn:
 class Conversation:
     """One person, one current scan, perhaps a prior one. Nothing here is shared with another conversation.
 
-    name: stands for this conversation in the audit log; not the person.
+    name: stands for this conversation in the audit log; not the person. user: who has logged in to hold it, if anybody
+    had to; a reader, never a patient.
     """
 
     def __init__(self, name: str, *, audit: Audit | None = None) -> None:
         self.name, self.audit = name, audit or Audit()
+        self.user: str | None = None
         self.current: Scan | None = None
         self.prior: Scan | None = None
         self.turns: list[Turn] = []
@@ -125,7 +127,7 @@ class Conversation:
     def log(self, action: str, *, scan: Scan | None = None, **about: Any) -> None:
         """One line in the audit log."""
         digest = None if scan is None else scan.content_hash[:12]
-        self.audit.write(action, session=self.name, scan=digest, **about)
+        self.audit.write(action, session=self.name, user=self.user, scan=digest, **about)
 
 
 def structures(model: MedFM) -> list[str]:

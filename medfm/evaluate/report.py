@@ -13,7 +13,7 @@ from medfm.data.truths import Truth, true_findings
 from medfm.errors import DataError, MedfmError
 from medfm.evaluate.facts import Fact, count, judge
 from medfm.evaluate.rows import Row, file_hash, read_records, read_rows, write_records
-from medfm.evaluate.score_report import score_reports
+from medfm.evaluate.score_report import check_libraries, score_reports
 from medfm.evaluate.vqa import blank_like, model_hash, progress
 from medfm.language.wording import facts_of, read, write
 from medfm.scan import Report, Scan
@@ -79,8 +79,9 @@ def evaluate_report(
     An interrupted run goes on where it stopped. limit: pictures.
 
     Raises:
-        DataError: `data` or `baseline_data` is not such a file.
+        DataError: `data` or `baseline_data` is not such a file. MedfmError: a library that compares words is missing.
     """
+    check_libraries()
     items = read_items(data, limit=limit)
     learned_on = items if baseline_data is None else read_items(baseline_data)
     output.mkdir(parents=True, exist_ok=True)

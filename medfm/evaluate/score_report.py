@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from medfm.errors import MedfmError
 from medfm.metrics import bootstrap_interval, expected_calibration_error, risk_coverage
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["report_table", "score_reports"]
+__all__ = ["check_libraries", "report_table", "score_reports"]
 
 Record = dict[str, Any]
 Ratio = Callable[[dict[str, int]], tuple[float, float]]  # counts of one report -> numerator, denominator
@@ -19,6 +21,13 @@ _F1: Ratio = lambda c: (2 * c["right"], 2 * c["right"] + c["wrong"] + c["missed"
 _PRECISION: Ratio = lambda c: (c["right"], c["right"] + c["wrong"])  # noqa: E731
 _RECALL: Ratio = lambda c: (c["right"], c["right"] + c["missed"])  # noqa: E731
 _SIDES: Ratio = lambda c: (c["off"], c["sided"])  # noqa: E731
+
+
+def check_libraries() -> None:
+    """Raise MedfmError where a library that compares words is missing: before an hour of work, not behind it."""
+    missing = [name for name in ("nltk", "rouge_score", "sacrebleu") if find_spec(name) is None]
+    if missing:
+        raise MedfmError(f"found no {', '.join(missing)}, which compare words of reports; pip install 'medfm[measure]'")
 
 
 def score_reports(records: Sequence[Record], *, resamples: int, seed: int) -> dict[str, Any]:

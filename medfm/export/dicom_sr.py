@@ -9,7 +9,6 @@ from typing import Any
 
 from medfm.export.codes import code_of, site_of
 from medfm.export.dicom_source import read_sources
-from medfm.export.library import library
 from medfm.export.words import evidence_line, leaving, note, short_watermark
 from medfm.scan import Finding, Measurement, Report, Sentence
 
@@ -25,9 +24,10 @@ def structured_report(report: Report, source: Sequence[Path]) -> bytes:
     lengths in mm and the sentence as comment; every other sentence a comment of its own. The watermark is the first.
 
     Raises:
-        ScanError: `source` holds no DICOM image. MedfmError: highdicom is missing.
+        ScanError: `source` holds no DICOM image.
     """
-    hd = library("highdicom")
+    import highdicom as hd
+
     sources = read_sources(source)
     content = _content(hd, report)
     document = hd.sr.ComprehensiveSR(

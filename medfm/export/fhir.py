@@ -8,7 +8,6 @@ import uuid
 from typing import Any
 
 from medfm.export.codes import code_of, site_of
-from medfm.export.library import library
 from medfm.export.markdown import markdown
 from medfm.export.words import evidence_line, leaving, note
 from medfm.scan import Finding, Measurement, Report, Sentence
@@ -43,7 +42,9 @@ def fhir_bundle(report: Report) -> dict[str, Any]:
     entries = [{"fullUrl": f"urn:uuid:{uuid.uuid4()}", "resource": summary}]
     entries += [{"fullUrl": url, "resource": one} for url, one in zip(urls, observations, strict=True)]
     bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
-    checked = library("fhir.resources.bundle").Bundle.model_validate(bundle)
+    from fhir.resources.bundle import Bundle
+
+    checked = Bundle.model_validate(bundle)
     plain: dict[str, Any] = json.loads(checked.model_dump_json())
     return plain
 

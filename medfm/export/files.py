@@ -25,8 +25,7 @@ def save_report(report: Report, path: Path, *, scan: Scan | None = None, source:
     DICOM SR must refer to.
 
     Raises:
-        MedfmError: an unknown ending, or a library of the extra `export` is missing. ScanError: `.dcm` without
-            readable DICOM files as `source`.
+        MedfmError: an unknown ending. ScanError: `.dcm` without readable DICOM files as `source`.
     """
     ending = next((e for e in FORMATS if path.name.lower().endswith(e)), None)
     if ending is None:

@@ -12,7 +12,6 @@ import numpy as np
 from medfm.errors import ScanError, ShapeError
 from medfm.export.codes import site_of
 from medfm.export.dicom_source import read_sources
-from medfm.export.library import library
 from medfm.export.words import short_watermark
 from medfm.scan import Mask
 from medfm.scan.volumes import write_nifti
@@ -40,7 +39,8 @@ def mask_seg(mask: Mask, source: Sequence[Path], *, watermark: str, adapter: str
     Raises:
         ScanError: `source` holds no DICOM series of that grid. ShapeError: the mask is empty.
     """
-    hd = library("highdicom")
+    import highdicom as hd
+
     sources = read_sources(source)
     values = [int(v) for v in np.unique(mask.array) if v]
     if not values:

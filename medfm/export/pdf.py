@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfm.export.library import library
 from medfm.export.words import TITLES, evidence_line, leaving, note
 from medfm.image.display import slice_picture
 from medfm.image.geometry import rectangle_of
@@ -61,9 +60,9 @@ def key_boxes(report: Report) -> list[Box]:
 
 
 def _sheet(watermark: str) -> Any:
-    base = library("fpdf").FPDF
+    from fpdf import FPDF
 
-    class Sheet(base):  # type: ignore[misc, valid-type]  # fpdf calls header and footer of a subclass
+    class Sheet(FPDF):  # type: ignore[misc]  # fpdf calls header and footer of a subclass
         def header(self) -> None:
             self.set_font("Helvetica", "B", 8)
             self.set_text_color(*_AMBER)

@@ -65,7 +65,6 @@ def test_rejected_sentences_leave_no_export(source: Path, tmp_path: Path) -> Non
 
 
 def test_pdf_read_by_poppler(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("fpdf")
     scan = Scan.read(source)
     save_report(ct_report(scan), tmp_path / "r.pdf", scan=scan)
     text = output_of("pdftotext", "-layout", str(tmp_path / "r.pdf"), "-")
@@ -75,7 +74,6 @@ def test_pdf_read_by_poppler(source: Path, tmp_path: Path) -> None:
 
 
 def test_sr_read_by_dcmtk(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("highdicom")
     save_report(ct_report(Scan.read(source)), tmp_path / "r.dcm", source=[source])
     shown = output_of("dsrdump", "+Pl", str(tmp_path / "r.dcm"))
     for said in (
@@ -90,7 +88,6 @@ def test_sr_read_by_dcmtk(source: Path, tmp_path: Path) -> None:
 
 
 def test_sr_belongs_to_the_patient_of_its_images(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("highdicom")
     import pydicom
 
     save_report(ct_report(Scan.read(source)), tmp_path / "r.dcm", source=[source])
@@ -101,7 +98,6 @@ def test_sr_belongs_to_the_patient_of_its_images(source: Path, tmp_path: Path) -
 
 
 def test_seg_lies_where_the_mask_lies(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("highdicom")
     scan = Scan.read(source)
     array = np.zeros(scan.data.shape[1:], np.uint8)
     array[1, 2, 3], array[4, 5, 6] = 1, 7
@@ -129,7 +125,6 @@ def test_seg_lies_where_the_mask_lies(source: Path, tmp_path: Path) -> None:
 
 
 def test_seg_of_another_grid_is_refused(source: Path) -> None:
-    pytest.importorskip("highdicom")
     elsewhere = Mask(np.ones((3, 3, 3), np.uint8), np.diag([7.0, 7, 7, 1]), {})
     with pytest.raises(ScanError, match="grid"):
         mask_seg(elsewhere, [source], watermark="", adapter="a", version="0")
@@ -151,9 +146,10 @@ def test_nifti_mask_read_by_nibabel(tmp_path: Path) -> None:
 
 
 def test_fhir_bundle_is_valid(source: Path, tmp_path: Path) -> None:
-    bundles = pytest.importorskip("fhir.resources.bundle")
+    from fhir.resources.bundle import Bundle
+
     save_report(ct_report(Scan.read(source)), tmp_path / "r.fhir.json")
-    bundle = bundles.Bundle.model_validate_json((tmp_path / "r.fhir.json").read_text())
+    bundle = Bundle.model_validate_json((tmp_path / "r.fhir.json").read_text())
     summary, *observations = [entry.resource for entry in bundle.entry]
     assert summary.status == "preliminary" and WARNING in summary.conclusion
     assert [reference.reference for reference in summary.result] == [entry.fullUrl for entry in bundle.entry[1:]]

@@ -1,4 +1,4 @@
-"""Structures in a conversation: outlined and measured by models that fit, marked in any plane; models with known rules."""
+"""Structures in a conversation: outlined and measured by models that fit, marked in any plane."""
 
 from __future__ import annotations
 
@@ -33,12 +33,17 @@ class Rule:
     name, labels, patch, preparation = "rule", ["left ball", "right ball"], (20, 40, 48), GridPrepare()
 
     def label(self, grid: Any, *, flip: bool = False) -> np.ndarray:
-        return (np.asarray(grid.array[0]) > 150) + 2 * ((np.asarray(grid.array[0]) == 100)).astype(np.uint8)
+        return (np.asarray(grid.array[0]) > 150) + 2 * (np.asarray(grid.array[0]) == 100).astype(np.uint8)
 
     def draw(self, grid: Any, index: int, *, box: Any = None, points: Any = ()) -> Drawn:
         bright = np.asarray(grid.array[0, index]) > 50
         (h, w), kept = bright.shape, np.zeros(bright.shape, bool)
-        left, top, right, bottom = box or (points[0][0] - 0.2, points[0][1] - 0.2, points[0][0] + 0.2, points[0][1] + 0.2)
+        left, top, right, bottom = box or (
+            points[0][0] - 0.2,
+            points[0][1] - 0.2,
+            points[0][0] + 0.2,
+            points[0][1] + 0.2,
+        )
         rows, columns = (slice(max(0, round(a)), round(b)) for a, b in ((top * h, bottom * h), (left * w, right * w)))
         kept[rows, columns] = bright[rows, columns]
         return Drawn(kept.astype(np.float32), 0.9 if kept.any() else 0.0)

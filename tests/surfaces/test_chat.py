@@ -240,10 +240,10 @@ def test_a_draft_is_decided_on_and_taken_along(chat: Any, tmp_path: Path) -> Non
     session = chat.parts.sessions.get(("browser", "tab"))
     chat.page.show(chat.parts, session, lambda: medfm.Scan.read(folder), role="current")
     session.origin = ([str(folder)], None)
-    for library in ("highdicom", "fpdf", "fhir.resources"):
-        pytest.importorskip(library)
-    *_, shown = chat.page.report_part.__globals__["drafting"](chat.parts, session, "fake", "cough")
-    assert (shown["left"], shown["context"]) == (4, {"indication": "cough"})
+    *_, shown = chat.page.report_part.__globals__["drafting"](
+        chat.parts, session, "fake", {"indication": "cough", "history": " ", "labs": "CRP 40", "prior": ""}
+    )  # fmt: skip
+    assert (shown["left"], shown["context"]) == (4, {"indication": "cough", "labs": "CRP 40"})
     assert shown["sections"][1]["sentences"][0]["evidence"][0]["place"] is not None
     attempt, write = (chat.page.report_part.__globals__[name] for name in ("attempt", "write_file"))
     decide = attempt.__globals__["decide"]

@@ -1,13 +1,17 @@
 // The viewer: one or two panes (current, prior), the tools for what is in them, keys, and the way to evidence.
 import { button, follow, h } from "./dom.js";
+import { takeDrops } from "./drop.js";
 import { PicturePane } from "./picture.js";
 import { onShow } from "./stage.js";
 import { VolumePane, WINDOWS } from "./volume.js";
+
+const KEYS = "arrows: slice   page up, down: five   space: play   o: overlay   r: reset   Esc: stop measuring or marking";
 
 export function mount({ element, props, watch, trigger }) {
   const viewer = new Viewer(element, (where) => trigger("mark", where));
   follow({ props, watch }, (value) => viewer.update(value ?? {}));
   onShow((item) => viewer.show(item));
+  takeDrops(viewer.stage);
   element.medfm = viewer; // for tests: what is on the screen is asked here
 }
 
@@ -18,7 +22,7 @@ class Viewer {
     this.value = {};
     this.playing = null;
     this.tools = h("div", { class: "mf-tools" });
-    this.stage = h("div", { class: "mf-stage", tabindex: 0, "aria-label": "Viewer. Arrow keys: slice, space: play, o: overlay" });
+    this.stage = h("div", { class: "mf-stage", tabindex: 0, "aria-label": `Viewer. ${KEYS}` });
     this.line = h("div", { class: "mf-line" });
     this.marked = h("div", { class: "mf-tools mf-marked" }); // beside the line: the image keeps its place when it fills
     element.replaceChildren(h("div", { class: "mf-viewer" }, this.tools, this.stage, h("div", { class: "mf-foot" }, this.line, this.marked)));
@@ -35,7 +39,7 @@ class Viewer {
   empty() {
     this.stage.replaceChildren(h("div", { class: "mf-nothing" },
       h("div", { class: "mf-big" }, "No scan is open"),
-      h("div", {}, "Drop a DICOM series (zip or files), NIfTI, NRRD or a picture above, or try a demo scan.")));
+      h("div", {}, "Drop a DICOM series (zip, folder or files), NIfTI, NRRD or a picture anywhere, or try a demo scan.")));
     this.tools.replaceChildren();
     this.marked.replaceChildren();
     this.line.textContent = "";
@@ -107,6 +111,7 @@ class Viewer {
       press("mark", pane.marking, "Click on something, or drag a box around it, to outline it", () => pane.setMarking(!pane.marking)),
       press("contrast", pane.contrasting, "Drag to change the contrast", () => each((p) => p.setContrasting(!p.contrasting))),
       button("reset", "Forget zoom, contrast and lines", () => { each((p) => p.reset()); this.drawTools(); }),
+      button("?", KEYS, () => { this.line.textContent = KEYS; }, { "aria-label": "Keys" }),
     );
     this.tools.replaceChildren(...parts);
     const marked = pane.hasOverlay ? [press("overlay", pane.overlayShown, "Show or hide what is marked (o)", () => this.toggle())] : [];
@@ -147,6 +152,7 @@ class Viewer {
       ArrowUp: () => pane.step?.(1), ArrowRight: () => pane.step?.(1), PageUp: () => pane.step?.(5),
       ArrowDown: () => pane.step?.(-1), ArrowLeft: () => pane.step?.(-1), PageDown: () => pane.step?.(-5),
       " ": () => pane.step && this.play(), o: () => { this.toggle(); this.drawTools(); },
+      Escape: () => { Object.values(this.panes).forEach((p) => p.setMeasuring(false)); this.drawTools(); },
       r: () => { Object.values(this.panes).forEach((p) => p.reset()); this.drawTools(); },
     };
     event.stopPropagation();
