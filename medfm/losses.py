@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FlowLoss", "SegmentLoss", "map_loss"]
+__all__ = ["FlowLoss", "SegmentLoss", "deep_loss", "map_loss"]
 
 
 def map_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -45,16 +46,18 @@ class SegmentLoss(nn.Module):
         entropy: of the cross-entropy. focal: of the focal loss with exponent `gamma` (Lin et al. 2017).
         boundary: of the Hausdorff loss by distance transforms (Karimi & Salcudean 2019), slow: it runs on each class.
         background: whether Dice counts the background as a class.
+        weights: of the classes in the cross-entropy, background first; none: all alike.
     """
 
     def __init__(
         self, *, dice: float = 1.0, squared: bool = False, batch: bool = True, entropy: float = 1.0, focal: float = 0.0,
-        gamma: float = 2.0, boundary: float = 0.0, background: bool = False,
+        gamma: float = 2.0, boundary: float = 0.0, background: bool = False, weights: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss
 
         super().__init__()
         self.entropy, self.terms = entropy, nn.ModuleList()
+        self.register_buffer("classes", None if weights is None else torch.tensor(weights), persistent=False)
         self.weights: list[float] = []
         terms = [
             (dice, DiceLoss(
@@ -73,12 +76,27 @@ class SegmentLoss(nn.Module):
         """The loss, a scalar."""
         total = logits.new_zeros(())
         if self.entropy:
-            total = total + self.entropy * F.cross_entropy(logits, target)
+            total = total + self.entropy * F.cross_entropy(logits, target, self.classes)
         if logits.shape[2] == 1:  # a flat volume is a picture to MONAI's losses
             logits, target = logits[:, :, 0], target[:, 0]
         for weight, term in zip(self.weights, self.terms, strict=True):
             total = total + weight * term(logits, target[:, None])
         return total
+
+
+def deep_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: list[Tensor], target: Tensor) -> Tensor:
+    """The mean of `loss` over the finest logits and coarser ones, each level with half the weight of the one before.
+
+    Deep supervision as in nnU-Net: target (B, D, H, W) is taken at each level's nearest voxels.
+    """
+    total, weights = logits[0].new_zeros(()), 0.0
+    for level, part in enumerate(logits):
+        near = target
+        if level:
+            near = F.interpolate(target[:, None].float(), part.shape[2:], mode="nearest")[:, 0].long()
+        total = total + loss(part, near) / 2**level
+        weights += 1 / 2**level
+    return total / weights
 
 
 class FlowLoss(nn.Module):

@@ -20,7 +20,7 @@ from medfm.errors import AdapterMismatch, UnknownName
 from medfm.grid import Grid, GridPrepare
 from medfm.nn.tiles import Part, label_tiles
 
-__all__ = ["Segmenter", "load_segmenter"]
+__all__ = ["Segmenter", "grow", "load_segmenter", "places"]
 
 
 class Segmenter(nn.Module):
@@ -35,19 +35,22 @@ class Segmenter(nn.Module):
         prepare: fields of `GridPrepare`.
         patch: (D, H, W) voxels that are read at once; larger scans are read in overlapping tiles.
         flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself.
+        places: the encoder also reads where each voxel lies (see `places`), in three more inputs (CoordConv, Liu et al.
+            2018).
         about: what the model is and was trained on, for people; kept as it is.
     """
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
-        patch: list[int], flips: str = "", about: dict[str, Any] | None = None,
+        patch: list[int], flips: str = "", places: bool = False, about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
-            "about": about or {},
+            **({"places": True} if places else {}), "about": about or {},
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
+        self.places = places
         self.preparation = GridPrepare.from_dict(prepare)
         self.encoder = config.build("encoders", encoder)
         if eye := getattr(self.encoder, "eye", ""):
@@ -77,6 +80,8 @@ class Segmenter(nn.Module):
 
         def predict(part: Part) -> Tensor:
             x = grid.numbers(part)[None]
+            if self.places:
+                x = torch.cat([x, places(grid.shape, grid.spacing, part)[None]], 1)
             sizes = x.shape[2:]
             x = F.pad(x, self._margin(sizes), mode="replicate")
             total: Tensor | None = None
@@ -104,6 +109,42 @@ class Segmenter(nn.Module):
         halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
         save_file(halves, folder / "segment.safetensors")
         (folder / "medfm.json").write_text(json.dumps({"kind": "segment", **self.settings}, indent=1) + "\n")
+
+
+def places(
+    shape: Sequence[int], spacing: Sequence[float], part: Part = (slice(None), slice(None), slice(None))
+) -> Tensor:
+    """Where each voxel of a part of a grid lies from the grid's middle: (3, d, h, w) in decimetres along D, H, W."""
+    lines = [((torch.arange(n) - (n - 1) / 2) * mm / 100)[cut] for n, mm, cut in zip(shape, spacing, part, strict=True)]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij"))
+
+
+def grow(model: Segmenter, smaller: Segmenter) -> None:
+    """Give `model` what `smaller` has learned at half its resolution (progressive growing, Karras et al. 2018).
+
+    `model` has one stage more, the finest, of the same recipe otherwise (`again` in the encoder, `add` in the head):
+    it starts with the output of the smaller one, interpolated.
+
+    Raises AdapterMismatch where the two do not fit.
+    """
+    own, new = model.state_dict(), {}
+    finest = len(smaller.head.stages)
+    for name, tensor in smaller.state_dict().items():
+        words = name.split(".")
+        if words[:2] == ["encoder", "stages"] or words[:2] == ["head", "logits"]:
+            words[2] = str(int(words[2]) + 1)
+        new[".".join(words)] = tensor
+    first = "encoder.stages.1.blocks.0.0.weight"
+    if set(new) - set(own) or first not in new or len(model.head.stages) != finest + 1:
+        raise AdapterMismatch(f"{smaller.name}: expected the same model with its finest stage left out")
+    whole = torch.zeros_like(own[first])
+    whole[:, -new[first].shape[1] :] = new[first]  # what comes from the new stage counts nothing yet
+    new[first] = whole
+    for part in ("weight", "bias"):
+        new[f"head.logits.0.{part}"] = torch.zeros_like(own[f"head.logits.0.{part}"])
+    if wrong := [n for n, t in new.items() if t.shape != own[n].shape]:
+        raise AdapterMismatch(f"{smaller.name}: {wrong[0]} has another shape")
+    model.load_state_dict(new, strict=False)
 
 
 def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:

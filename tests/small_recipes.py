@@ -173,7 +173,7 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
         "data={{train: ['{}'], validate: ['{}']}}".format(*label_maps(made.folder / "heads")), "train.budget=0",
         "objective.window=[32, 32, 32]", "objective.spacing=5.0", "objective.samples=2", "objective.looks=1",
         "objective.model.encoder.channels=[8, 16, 16]", "objective.model.encoder.convs=1",
-        "objective.model.head.convs=1",
+        "objective.model.head.convs=1", "objective.model.head.deep=1",
     ],
     "registration": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 16, 16]",

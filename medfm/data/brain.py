@@ -94,13 +94,14 @@ class Head:
         return torch.tensor([v if v in known else 0 for v in values], dtype=torch.uint8)
 
     def sample(
-        self, shape: Sequence[int], *, spacing: float, generator: torch.Generator, shift: float = 8.0,
-        lesion: float = 0.0,
+        self, shape: Sequence[int], *, spacing: float, generator: torch.Generator,
+        shift: float | Sequence[float] = 8.0, lesion: float = 0.0, common: float = 0.0,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One training pair on a window around the brain: image (D, H, W) in [0, 1], mask values (D, H, W) uint8.
 
         The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
-        shift: mm that the window may lie off the brain's middle. lesion: share of the pairs that get one planted.
+        shift: mm that the window may lie off the brain's middle, for all axes or each. lesion: share of the pairs that
+        get one planted. common: see `random_contrast`.
         """
         size = (spacing,) * 3
         points = synthesis.random_points(shape, spacing=size, generator=generator, shift=shift)
@@ -109,7 +110,9 @@ class Head:
             points[..., 2].neg_()
         labels = synthesis.sample_labels(self.labels, points, spacing=self.spacing, centre=self.centre)
         targets = _exchanged(self.targets()) if swap else self.targets()
-        means, deviations = synthesis.random_contrast(*self.looks(), generator=generator)
+        means, deviations = synthesis.random_contrast(
+            *self.looks(), generator=generator, related=max(0.5, common), common=common
+        )
         if torch.rand((), generator=generator) < 0.12:  # a brain without its head, as after skull stripping
             kept = targets > 0
             if torch.rand((), generator=generator) < 0.5:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from medfm.errors import ConfigError, ShapeError
@@ -24,14 +25,16 @@ class ConvEncoder(nn.Module):
         convs, blocks: convolutions in a block and blocks in a stage; one number, or one a stage.
         down: how stages get coarser: their first convolution strides (nnU-Net), a convolution as wide as its stride
             before them (V-Net), or max pooling (U-Net).
+        again: every stage also reads the input, averaged to its size (multi-scale input, Fu et al., TMI 2018); with max
+            pooling only.
         residual, squeeze, norm, act: see `medfm.nn.stages.ConvStage`.
     """
 
     def __init__(
         self, *, ndim: int = 3, inputs: int = 1, channels: list[int], strides: list[int | list[int]] | None = None,
         kernels: list[int | list[int]] | int = 3, convs: int | list[int] = 2, blocks: int | list[int] = 1,
-        down: Literal["stride", "patch", "pool"] = "stride", residual: bool = False, squeeze: int = 0,
-        norm: Norm = "instance", act: Activation = "leaky",
+        down: Literal["stride", "patch", "pool"] = "stride", again: bool = False, residual: bool = False,
+        squeeze: int = 0, norm: Norm = "instance", act: Activation = "leaky",
     ) -> None:  # fmt: skip
         super().__init__()
         count = len(channels)
@@ -42,7 +45,11 @@ class ConvEncoder(nn.Module):
                 f"found ndim {ndim}, {len(steps)} strides and {len(sizes)} kernels for {count} stages; "
                 "expected ndim 2 or 3 and one stride and one kernel a stage"
             )
-        self.ndim, self.inputs, self.channels = ndim, inputs, tuple(channels)
+        if again and down != "pool":
+            raise ConfigError(f"again: found down {down!r}, expected 'pool'")
+        self.ndim, self.inputs, self.channels, self.again = ndim, inputs, tuple(channels), again
+        mean = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d
+        self.means = nn.ModuleList(mean(step[-ndim:], ceil_mode=True) for step in steps[1:])
         total, levels = [1, 1, 1], []
         self.downs, self.stages = nn.ModuleList(), nn.ModuleList()
         width = inputs
@@ -61,7 +68,7 @@ class ConvEncoder(nn.Module):
                     squeeze=squeeze, norm=norm, act=act,
                 )
             )  # fmt: skip
-            width = out
+            width = out + (inputs if again else 0)
         self.strides = tuple(levels)
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
@@ -72,9 +79,13 @@ class ConvEncoder(nn.Module):
         if x.ndim != 5 or x.shape[1] != self.inputs:
             raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
         batch, pyramid = len(x), []
-        y = fold(x) if self.ndim == 2 else x
+        picture = y = fold(x) if self.ndim == 2 else x
         for down, stage in zip(self.downs, self.stages, strict=True):
-            y = stage(down(y))
+            y = down(y)
+            if self.again and pyramid:
+                picture = self.means[len(pyramid) - 1](picture)
+                y = torch.cat([y, picture], 1)
+            y = stage(y)
             pyramid.append(unfold(y, batch) if self.ndim == 2 else y)
         return pyramid
 

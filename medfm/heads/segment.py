@@ -8,10 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medfm.errors import ConfigError
 from medfm.nn.slices import fold, unfold
 from medfm.nn.stages import Activation, ConvStage, Norm, Triple, convolution, each, triple
 
 __all__ = ["SegmentHead"]
+
+_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class SegmentHead(nn.Module):
@@ -24,6 +27,7 @@ class SegmentHead(nn.Module):
         channels, strides: of the encoder's levels, finest first. classes: of the softmax, background included.
         ndim: 2 decodes slice by slice. widths: of the decoder's levels, finest first (default: those of the skips).
         deep: how many further levels, from the second finest, also give logits in training (deep supervision).
+        add: finer logits are added to the coarser ones, interpolated (FCN, Long et al. 2015); needs `deep`.
         skips: without them (False) the decoder sees the coarsest level only; for comparison.
         up: "learned" (transposed convolutions) or "linear" (TransUNet's cascade). enter: width of a convolution of the
             coarsest level before the first step up, 0 for none. full: width of one more stage, without a skip, at the
@@ -33,13 +37,15 @@ class SegmentHead(nn.Module):
 
     def __init__(
         self, channels: tuple[int, ...], strides: tuple[Triple, ...], classes: int, *, ndim: int = 3,
-        widths: list[int] | None = None, deep: int = 0, skips: bool = True,
+        widths: list[int] | None = None, deep: int = 0, add: bool = False, skips: bool = True,
         up: Literal["learned", "linear"] = "learned", enter: int = 0, full: int = 0, kernel: int | list[int] = 3,
         convs: int | list[int] = 2, residual: bool = False, squeeze: int = 0, norm: Norm = "instance",
         act: Activation = "leaky",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.ndim, self.deep, self.skips, self.classes = ndim, deep, skips, classes
+        self.ndim, self.deep, self.add, self.skips, self.classes = ndim, deep, add, skips, classes
+        if add and (full or not deep):
+            raise ConfigError(f"add: found deep {deep} and full {full}; expected deep of 1 or more, and no full stage")
         outs = widths or list(channels[:-1])
         count = each(convs, len(outs))
         self.ups, self.stages = nn.ModuleList(), nn.ModuleList()
@@ -66,6 +72,9 @@ class SegmentHead(nn.Module):
             self.full = nn.Sequential(_up("linear", ndim, below, below, strides[0]), stage)
         finest = outs[0] if self.full is None else full
         coarser = [outs[level] for level in range(1, deep + 1)]
+        self.steps = [
+            tuple(b / a for a, b in zip(strides[i][-ndim:], strides[i + 1][-ndim:], strict=True)) for i in range(deep)
+        ]
         self.logits = nn.ModuleList(convolution(ndim, w, classes, (1, 1, 1)) for w in [finest, *coarser])
 
     def forward(self, pyramid: list[Tensor], size: torch.Size | Triple | None = None) -> list[Tensor]:
@@ -83,8 +92,14 @@ class SegmentHead(nn.Module):
             seen.append(y)
         if self.full is not None:
             seen[-1] = self.full(y)
-        wanted = 1 + (self.deep if self.training else 0)
+        wanted = 1 + (self.deep if self.training or self.add else 0)
         logits = [layer(y) for layer, y in zip(self.logits, seen[::-1][:wanted], strict=False)]
+        if self.add:
+            for level in range(len(logits) - 2, -1, -1):
+                coarse = F.interpolate(logits[level + 1], scale_factor=self.steps[level], mode=_LINEAR[self.ndim])
+                logits[level] = logits[level] + _cropped(coarse, logits[level])
+        if not self.training:
+            logits = logits[:1]
         if self.ndim == 2:
             logits = [unfold(part, batch) for part in logits]
         if size is not None and self.full is not None:  # levels were rounded up
@@ -97,8 +112,7 @@ class SegmentHead(nn.Module):
 def _up(kind: str, ndim: int, below: int, width: int, ratio: Triple) -> nn.Module:
     if kind == "learned":
         return convolution(ndim, below, width, ratio, ratio, up=True)
-    mode = "bilinear" if ndim == 2 else "trilinear"
-    return nn.Upsample(scale_factor=tuple(map(float, ratio[-ndim:])), mode=mode, align_corners=False)
+    return nn.Upsample(scale_factor=tuple(map(float, ratio[-ndim:])), mode=_LINEAR[ndim], align_corners=False)
 
 
 def _cropped(x: Tensor, like: Tensor) -> Tensor:

@@ -17,16 +17,22 @@ from torch import Tensor
 __all__ = ["acquire", "bias_field", "blob", "normalise", "paint", "random_contrast", "random_points", "sample_labels"]
 
 _Three = Sequence[float]
+# (grey matter, white matter, fluid), each from and to, where 1 is the brightest
+_USUAL = (
+    ((0.4, 0.65), (0.7, 1.0), (0.03, 0.3)),  # T1
+    ((0.4, 0.65), (0.2, 0.45), (0.8, 1.0)),  # T2
+    ((0.55, 0.8), (0.35, 0.55), (0.0, 0.25)),  # FLAIR
+)
 
 
 def random_points(
     shape: Sequence[int], *, spacing: _Three, generator: torch.Generator, degrees: float = 15, zoom: float = 0.12,
-    shear: float = 0.04, shift: float = 8, warp: float = 3.5, knots: float = 36,
+    shear: float = 0.04, shift: float | _Three = 8, warp: float = 3.5, knots: float = 36,
 ) -> Tensor:  # fmt: skip
     """Where each voxel of a window comes from: (D, H, W, 3) in mm along D, H, W from the window's centre.
 
-    A random rotation (`degrees`), scale, shear and shift (mm), then a smooth displacement: at most `warp` mm of
-    standard deviation at knots every `knots` mm, too flat to fold.
+    A random rotation (`degrees`), scale, shear and shift (mm, for all axes or each), then a smooth displacement: at
+    most `warp` mm of standard deviation at knots every `knots` mm, too flat to fold.
     """
     angles = _symmetric(3, generator) * math.radians(degrees)
     matrix = torch.eye(3) + (_symmetric(9, generator).view(3, 3) * shear).fill_diagonal_(0)
@@ -34,7 +40,7 @@ def random_points(
     axes = [(torch.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     parts = [axis[:, None] * matrix[:, i] for i, axis in enumerate(axes)]  # the affine part is a sum of three lines
     moved = parts[0][:, None, None] + parts[1][None, :, None] + parts[2][None, None]
-    moved += _symmetric(3, generator) * shift
+    moved += _symmetric(3, generator) * torch.as_tensor(shift)
     coarse = [max(2, math.ceil(n * s / knots) + 1) for n, s in zip(shape, spacing, strict=True)]
     knot = torch.randn(1, 3, *coarse, generator=generator) * (warp * torch.rand((), generator=generator))
     return moved.add_(_smooth(knot, shape)[0].movedim(0, -1))
@@ -56,20 +62,24 @@ def sample_labels(labels: Tensor, points: Tensor, *, spacing: _Three, centre: _T
 
 
 def random_contrast(
-    looks: Tensor, grey: Tensor, *, generator: torch.Generator, related: float = 0.5
+    looks: Tensor, grey: Tensor, *, generator: torch.Generator, related: float = 0.5, common: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Mean and deviation (L,) of each label's brightness in 0 to 1.
 
     looks: (L,) numbers; labels of one number look alike (left and right). grey: (L, 3) weights of grey matter, white
     matter and fluid in a label, or NaN where it is none of them. With the probability `related` three random
     brightnesses are mixed by these weights, which covers T1, T2, FLAIR and proton density and their inversions;
-    otherwise every look is drawn alone, as SynthSeg does.
+    otherwise every look is drawn alone, as SynthSeg does. common: share of the mixtures whose order is that of a T1, T2
+    or FLAIR image, each as likely.
     """
     count = int(looks.max()) + 1
     means = 0.05 + 0.95 * torch.rand(count, generator=generator)[looks]
     deviations = (0.01 + 0.08 * torch.rand(count, generator=generator))[looks]
     jitter = 0.04 * torch.randn(count, generator=generator)[looks]
     tissue = torch.rand(3, generator=generator)
+    if common and torch.rand((), generator=generator) < common:
+        low, high = torch.tensor(_USUAL[int(torch.randint(len(_USUAL), (), generator=generator))]).T
+        tissue = low + (high - low) * tissue
     if torch.rand((), generator=generator) < related:
         means = torch.where(grey.isnan().any(1), means, (grey @ tissue + jitter).clamp(0, 1))
         deviations = deviations * 0.6  # the contrast between tissues is smaller here than between random draws

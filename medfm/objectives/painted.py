@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.brain import LESION, read_heads, value_names
-from medfm.losses import SegmentLoss
-from medfm.segmenter import Segmenter
+from medfm.losses import SegmentLoss, deep_loss
+from medfm.segmenter import Segmenter, grow, load_segmenter, places
 
 __all__ = ["Painted"]
 
@@ -20,25 +20,31 @@ class Painted(nn.Module):
     """Trains a `Segmenter` that takes any MR contrast (Billot et al., SynthSeg, Medical Image Analysis 2023).
 
     Args:
-        model: `encoder` and `head` nodes; `start`, a folder whose weights are taken over.
+        model: `encoder` and `head` nodes; `start`, a folder whose weights are taken over; `grow`, that of a model
+            without the finest stage, trained at twice the spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
-        window: (D, H, W) voxels. spacing: their size in mm. shift: mm that a window may lie off the brain's middle, so
-            that a tile of a larger scan looks like one. lesion: share of the images with a planted lesion.
+        window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
+            the brain's middle, as brains do in scans. lesion: share of the images with a planted lesion. common: share
+            of them whose tissues have the order of T1, T2 or FLAIR. tile: voxels read at once later (default: window).
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
-        loss: arguments of `SegmentLoss`.
+        loss: arguments of `SegmentLoss`. rare: how much more a class counts in its cross-entropy the rarer it is, an
+            exponent of its share.
     """
 
     def __init__(
-        self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float, shift: float = 28.0,
-        lesion: float = 0.5, samples: int = 60, batch: int = 1, looks: int = 3, loss: dict[str, Any] | None = None,
-        seed: int = 0,
+        self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float,
+        shift: float | list[float] = 28.0, lesion: float = 0.5, common: float = 0.0, rare: float = 0.0,
+        tile: list[int] | None = None, samples: int = 60, batch: int = 1, looks: int = 3,
+        loss: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.window, self.spacing, self.shift, self.lesion = tuple(window), spacing, shift, lesion
+        self.window, self.spacing = tuple(window), spacing
+        self.draw: dict[str, Any] = {"spacing": spacing, "shift": shift, "lesion": lesion, "common": common}
         self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
-        names = {**value_names(), LESION: "lesion"}
+        names = {**value_names(), **({LESION: "lesion"} if lesion else {})}
         self.network = Segmenter(
-            encoder=model["encoder"], head=model.get("head", {}), labels=list(names.values()), patch=window,
+            encoder=model["encoder"], head=model.get("head", {}), labels=list(names.values()), patch=tile or window,
+            places=model.get("places", False),
             prepare={"spacing": [spacing] * 3, "intensity": "range"},
             about={
                 "data": "label maps of heads; every image was synthetic", "trained on": [h.name for h in self.heads],
@@ -46,14 +52,24 @@ class Painted(nn.Module):
             },
         )  # fmt: skip
         if start := model.get("start"):
-            from medfm.segmenter import load_segmenter
-
             self.network.load_state_dict(load_segmenter(start).state_dict())
+        if smaller := model.get("grow"):
+            grow(self.network, load_segmenter(smaller))
         self.number = torch.zeros(256, dtype=torch.int64)
         for index, value in enumerate(names, 1):
             self.number[value] = index
-        self.loss = SegmentLoss(**(loss or {}))
+        weights = self._weights(rare) if rare else None
+        self.loss = SegmentLoss(**(loss or {}), weights=weights)
         self.batches = Batches([0] * samples, batch, seed=seed)
+
+    def _weights(self, rare: float) -> list[float]:
+        """Of each class, the background first; no class counts over fifty times as much as another."""
+        count = torch.zeros(len(self.network.labels) + 1)
+        for head in self.heads:
+            sizes = torch.bincount(head.labels.flatten().long(), minlength=len(head.values)).float()
+            count.index_add_(0, self.number[head.targets().long()], sizes)
+        weights = (count / count.max()).clamp(min=1e-12) ** -rare
+        return (weights / weights.min()).clamp(max=50.0).tolist()
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """x (B, 1, *window) in [0, 1], target (B, *window) class numbers, spacing (B, 3) mm."""
@@ -61,19 +77,21 @@ class Painted(nn.Module):
         return self._painted([self.heads[i % len(self.heads)] for i in indices], generator)
 
     def _painted(self, heads: list[Any], generator: torch.Generator) -> dict[str, Tensor]:
-        pairs = [
-            h.sample(self.window, spacing=self.spacing, generator=generator, shift=self.shift, lesion=self.lesion)
-            for h in heads
-        ]
+        pairs = [h.sample(self.window, generator=generator, **self.draw) for h in heads]
+        x = torch.stack([image for image, _ in pairs])[:, None]
+        if self.network.places:
+            where = places(self.window, (self.spacing,) * 3)
+            x = torch.cat([x, where.expand(len(x), -1, -1, -1, -1)], 1)
         return {
-            "x": torch.stack([image for image, _ in pairs])[:, None],
+            "x": x,
             "target": torch.stack([self.number[values.long()] for _, values in pairs]),
             "spacing": torch.full((len(pairs), 3), float(self.spacing)),
         }
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self.network(batch["x"], batch["spacing"])
-        return {"loss": self.loss(logits[0], batch["target"]), "dice": _dice(logits[0].detach(), batch["target"])}
+        loss = deep_loss(self.loss, logits, batch["target"])
+        return {"loss": loss, "dice": _dice(logits[0].detach(), batch["target"])}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

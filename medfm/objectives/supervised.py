@@ -13,7 +13,7 @@ from medfm.data.patients import told_of_split
 from medfm.data.volumes import VolumeCase, both_volumes
 from medfm.grid import Grid, GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
-from medfm.losses import SegmentLoss
+from medfm.losses import SegmentLoss, deep_loss
 from medfm.segmenter import Segmenter, load_segmenter
 
 __all__ = ["Supervised"]
@@ -98,16 +98,7 @@ class Supervised(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self.network(batch["x"], batch["spacing"])
-        total = weights = 0.0
-        loss = logits[0].new_zeros(())
-        for level, part in enumerate(logits):  # deep supervision: half the weight a level (nnU-Net)
-            target = batch["target"]
-            if level:
-                small = nn.functional.interpolate(target[:, None].float(), part.shape[2:], mode="nearest")
-                target = small[:, 0].long()
-            loss = loss + self.loss(part, target) / 2**level
-            weights += 1 / 2**level
-        total = loss / weights
+        total = deep_loss(self.loss, logits, batch["target"])
         return {"loss": total, "dice": dice(logits[0].argmax(1), batch["target"], len(self.network.labels)).nanmean()}
 
     @torch.no_grad()

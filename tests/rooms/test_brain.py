@@ -62,6 +62,15 @@ def test_left_and_right_look_alike_and_a_lesion_does_not(head: Head) -> None:
         assert abs(apart(means[[names.index(2), names.index(3)]], draws(seed)) - means[names.index(2)]) >= 0.149
 
 
+def test_usual_contrasts_have_the_order_of_t1_t2_or_flair(head: Head) -> None:
+    names, found = head.values.tolist(), set()
+    white, cortex, fluid = (names.index(value) for value in (2, 3, 4))
+    for seed in range(12):
+        means, _ = random_contrast(*head.looks(), generator=draws(seed), related=1.0, common=1.0)
+        found.add(tuple(np.argsort([float(means[i]) for i in (white, cortex, fluid)]).tolist()))
+    assert found == {(2, 1, 0), (0, 1, 2), (2, 0, 1)}  # darkest first
+
+
 def test_labels_are_sampled_where_the_points_say(head: Head) -> None:
     still = random_points(
         head.labels.shape, spacing=head.spacing, generator=draws(), degrees=0, zoom=0, shear=0, shift=0, warp=0

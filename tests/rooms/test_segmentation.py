@@ -14,11 +14,12 @@ from small_recipes import SMALL, Made, labelled_volumes
 
 import medfm
 from medfm.config import load_recipe
-from medfm.errors import DataError, UnknownName
+from medfm.errors import AdapterMismatch, DataError, UnknownName
 from medfm.evaluate.segment import compare_masks, evaluate_segment
+from medfm.losses import deep_loss
 from medfm.nn.tiles import label_tiles, starts
 from medfm.scan import Scan
-from medfm.segmenter import Segmenter, load_segmenter
+from medfm.segmenter import Segmenter, grow, load_segmenter, places
 from medfm.train.loop import train
 
 
@@ -131,3 +132,35 @@ def test_wrong_input_is_named(trained: Path, balls: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="lacks 6 of 6"):
         compare_masks(tmp_path / "empty", balls / "labelsTr", output=tmp_path)
+
+
+def test_a_grown_model_starts_with_what_the_smaller_one_says() -> None:
+    def model(*channels: int) -> Segmenter:
+        return Segmenter(
+            encoder={"name": "conv", "ndim": 3, "inputs": 4, "channels": list(channels), "down": "pool", "again": True},
+            head={"deep": len(channels) - 2, "add": True}, labels=["a", "b"], prepare={}, patch=[16, 16, 16],
+            places=True,
+        ).eval()  # fmt: skip
+
+    small, large = model(6, 8, 10), model(4, 6, 8, 10)
+    x, spacing = torch.rand(1, 4, 16, 16, 16), torch.ones(1, 3)
+    grow(large, small)
+    coarse = small(torch.nn.functional.avg_pool3d(x, 2), spacing)[0]
+    expected = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="trilinear")
+    torch.testing.assert_close(large(x, spacing)[0], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(AdapterMismatch):
+        grow(large, large)
+
+
+def test_every_tile_knows_where_it_lies() -> None:
+    whole = places((6, 4, 5), (2.0, 1.0, 10.0))
+    part = (slice(2, 5), slice(0, 4), slice(1, 3))
+    torch.testing.assert_close(places((6, 4, 5), (2.0, 1.0, 10.0), part), whole[(slice(None), *part)])
+    assert whole.mean((1, 2, 3)).abs().max() < 1e-6  # 0 is the middle
+    assert whole[2, 0, 0].tolist() == pytest.approx([-0.2, -0.1, 0.0, 0.1, 0.2])  # dm
+
+
+def test_deep_supervision_halves_the_weight_of_each_coarser_level() -> None:
+    target = torch.randint(0, 2, (1, 8, 8, 8))
+    levels = [torch.zeros(1, 2, *[size] * 3) for size in (8, 4)]
+    assert deep_loss(lambda part, _: torch.tensor(float(part.shape[2])), levels, target) == pytest.approx((8 + 2) / 1.5)
