@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import medfm.cli.finetuning
@@ -11,6 +12,10 @@ from medfm.cli.commands import app
 from medfm.errors import MedfmError, SeriesChoice
 
 __all__ = ["main"]
+
+# Before torch is there: its threads else wait by spinning, and where another program has a core a step takes forty times
+# as long (measured: 8.7 s instead of 0.2 s).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ _TAPS = (0, 1, 2, 4, 6)  # the last stage of each resolution: strides 2, 4, 8, 1
 
 
 class HybridEncoder(nn.Module):
-    """(B, 3, D, H, W) -> pyramid of five levels, finest first, strides 2 to 32 in H and W and 1 in D.
+    """(B, 3, D, H, W) -> pyramid of up to five levels, finest first, strides 2 to 32 in H and W and 1 in D.
 
     A picture is a volume of one slice. Any H, W >= 32 is taken (levels round up); the grid of slices is never strided,
     so anisotropic volumes keep their slices and `DepthMix` and attention weigh them by mm.
@@ -34,11 +34,15 @@ class HybridEncoder(nn.Module):
         width: channels of the last level, divisible by 6 * heads.
         depth: number of attention blocks on the last level.
         drop_path: stochastic depth of the residual convolutions in training.
+        levels: how many; with fewer than five neither the rest of the convolutions nor the attention is built, which
+            leaves a quarter of the weights at four.
     """
 
     mean, std = 127 / 255, 128 / 255  # of the ImageNet weights; input x is in [0, 1]
 
-    def __init__(self, *, width: int = 384, depth: int = 2, heads: int = 8, drop_path: float = 0.1) -> None:
+    def __init__(
+        self, *, width: int = 384, depth: int = 2, heads: int = 8, drop_path: float = 0.1, levels: int = 5
+    ) -> None:  # fmt: skip
         super().__init__()
         if width % (6 * heads):
             raise ShapeError(f"width {width} must be divisible by 6 x heads = {6 * heads} (three axes of positions)")
@@ -46,7 +50,7 @@ class HybridEncoder(nn.Module):
         self.stages = nn.ModuleList()
         self.mix = nn.ModuleDict()
         total, done, width_in = sum(s[0] for s in _STAGES), 0, 32
-        for index, (repeats, kernel, stride, expand, out) in enumerate(_STAGES):
+        for index, (repeats, kernel, stride, expand, out) in enumerate(_STAGES[: _TAPS[levels - 1] + 1]):
             blocks = []
             for repeat in range(repeats):
                 blocks.append(
@@ -59,15 +63,17 @@ class HybridEncoder(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             if index in _TAPS:
                 self.mix[str(index)] = DepthMix(out)
-        self.lift = nn.Linear(width_in, width)
-        self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.channels = (*(_STAGES[t][4] for t in _TAPS[:-1]), width)
-        self.strides = tuple((1, s, s) for s in (2, 4, 8, 16, 32))
+        self.attends = levels == len(_TAPS)
+        if self.attends:
+            self.lift = nn.Linear(width_in, width)
+            self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, width))
+            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+            self.norm = nn.LayerNorm(width)
+        self.channels = (*(_STAGES[t][4] for t in _TAPS[:-1]), width)[:levels]
+        self.strides = tuple((1, s, s) for s in (2, 4, 8, 16, 32)[:levels])
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
-        """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm along D, H, W (default 1 mm) -> five levels."""
+        """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm along D, H, W (default 1 mm) -> the levels."""
         if x.ndim != 5 or x.shape[1] != 3 or min(x.shape[3:]) < 32:
             raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, 3, D, H >= 32, W >= 32)")
         if spacing is None:
@@ -83,7 +89,8 @@ class HybridEncoder(nn.Module):
                 pyramid.append(mixed)
                 y = fold(mixed).contiguous(memory_format=torch.channels_last)
                 stride *= 2
-        pyramid[-1] = self._attend(pyramid[-1], spacing)
+        if self.attends:
+            pyramid[-1] = self._attend(pyramid[-1], spacing)
         return pyramid
 
     def _attend(self, x: Tensor, spacing: Tensor) -> Tensor:

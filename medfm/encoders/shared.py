@@ -22,6 +22,7 @@ class SharedEncoder(nn.Module):
         tune: "none" keeps it as it is; "lora" adds low-rank changes (Hu et al., ICLR 2022; PEFT) to its pointwise
             convolutions and attention; "all" trains it; "random" starts it from nothing, for comparison.
         rank: of the changes.
+        levels: of the pyramid, from the finest; see `HybridEncoder`.
         eye: sha256 of the eye that a saved model was trained on; empty for a new one. What belongs to an older eye
             would give noise on a newer one.
 
@@ -30,7 +31,7 @@ class SharedEncoder(nn.Module):
 
     def __init__(
         self, *, adapter: str = "default", tune: Literal["none", "lora", "all", "random"] = "lora", rank: int = 8,
-        eye: str = "",
+        levels: int = 5, eye: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         folder = assets.adapter_folder(adapter)
@@ -44,13 +45,16 @@ class SharedEncoder(nn.Module):
                 f"this model was trained on the eye {eye[:12]} of adapter {adapter!r}; found {self.eye[:12]} there. "
                 "Put the older adapter back, or train the model again"
             )
-        self.body: nn.Module = HybridEncoder(**node)
+        self.body: nn.Module = HybridEncoder(**node, levels=levels)
         self.channels, self.strides = self.body.channels, self.body.strides
         self.tune = tune
         if tune != "random":
             tensors = assets.eye_tensors(folder)
             own = {n.removeprefix("encoder."): t.float() for n, t in tensors.items() if n.startswith("encoder.")}
-            self.body.load_state_dict({n: t.long() if n.endswith("tracked") else t for n, t in own.items()})
+            used = self.body.state_dict().keys()
+            if missing := used - own.keys():
+                raise AdapterMismatch(f"adapter {adapter!r} lacks tensors of its own encoder: {sorted(missing)[:3]}")
+            self.body.load_state_dict({n: own[n].long() if n.endswith("tracked") else own[n] for n in used})
         if tune in ("none", "lora"):
             self.body.requires_grad_(False)
         if tune == "lora":
@@ -83,6 +87,6 @@ class SharedEncoder(nn.Module):
         return self
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
-        """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm -> five levels, strides 2 to 32 in H and W."""
+        """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm -> levels of strides 2 to 32 in H and W."""
         pyramid: list[Tensor] = self.body(x, spacing)
         return pyramid
