@@ -56,6 +56,7 @@ class SegmentLoss(nn.Module):
         from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss
 
         super().__init__()
+        self.classes: Tensor | None
         self.entropy, self.terms = entropy, nn.ModuleList()
         self.register_buffer("classes", None if weights is None else torch.tensor(weights), persistent=False)
         self.weights: list[float] = []

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medfm.errors import DataError
 
-__all__ = ["Configuration", "Fingerprint", "Plan", "fingerprint", "plan"]
+__all__ = ["Configuration", "Fingerprint", "Plan", "fingerprint", "plan", "recipe"]
 
 _WIDTH, _WIDEST = 32, {2: 512, 3: 320}  # features of the first stage; cap of the others
 _REFERENCE = {2: 85_000_000, 3: 560_000_000}  # activations of convolutions that a batch of the next line holds in 8 GB
@@ -143,6 +144,49 @@ def plan(data: Fingerprint, *, memory: float = _REFERENCE_GB) -> Plan:
         if low is not None:
             found["3d_lowres"] = low
     return Plan((axes[0], axes[1], axes[2]), found)
+
+
+def recipe(found: Plan, data: Fingerprint, *, configuration: str, sides: bool = False) -> dict[str, Any]:
+    """What `medfm train` takes: the objective of a configuration of `found`, with axes as they are stored.
+
+    sides: there are labels of a left and a right structure, so that no scan is mirrored along W. Of nnU-Net's
+    normalisation the mask of the empty border is left out: z-scores are of the whole scan.
+
+    Raises DataError: no such configuration, or pictures that are not cut along D.
+    """
+    if configuration not in found.configurations:
+        raise DataError(f"found no {configuration!r} in the plan; it has {', '.join(found.configurations)}")
+    chosen = found.configurations[configuration]
+    ndim = len(chosen.patch)
+    if ndim == 2 and found.axes[0] != 0:
+        raise DataError(
+            f"the thickest axis of these scans is {'DHW'[found.axes[0]]}; pictures are cut along D: choose 3d_fullres"
+        )
+
+    def stored(values: Sequence[float], first: float) -> list[Any]:
+        by_axis = dict(zip(found.axes, values if ndim == 3 else (first, *values), strict=True))
+        return [by_axis[axis] for axis in range(3)]
+
+    prepare: dict[str, Any] = {"spacing": stored(chosen.spacing, 0.0), "intensity": "zscore"}
+    if chosen.normalise[0] == "ct":
+        told = data.intensities[0]
+        clip = [told["percentile_00_5"], told["percentile_99_5"]]
+        prepare |= {"intensity": "ct", "clip": clip, "mean": told["mean"], "std": told["std"]}
+    kernels = [stored(kernel, 1) for kernel in chosen.kernels]
+    style = {"ndim": ndim, "act": "leaky"}
+    patch = stored(chosen.patch, 1)
+    return {
+        "name": "supervised",
+        "model": {
+            "encoder": {
+                "name": "conv", **style, "channels": list(chosen.channels), "convs": 2, "down": "stride",
+                "strides": [stored(stride, 1) for stride in chosen.strides], "kernels": kernels,
+            },
+            "head": {"name": "segment", **style, "kernels": kernels[:-1], "deep": max(0, len(kernels) - 3)},
+        },
+        "prepare": prepare, "patch": patch, "tile": patch, "batch": chosen.batch, "foreground": 0.33,
+        "flips": {2: "H", 3: "DH"}[ndim] + ("" if sides else "W"),
+    }  # fmt: skip
 
 
 def _target_spacing(data: Fingerprint) -> NDArray[np.float64]:

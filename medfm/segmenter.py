@@ -20,7 +20,7 @@ from medfm.errors import AdapterMismatch, UnknownName
 from medfm.grid import Grid, GridPrepare
 from medfm.nn.tiles import Part, label_tiles
 
-__all__ = ["Segmenter", "grow", "load_segmenter", "places"]
+__all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "places"]
 
 
 class Segmenter(nn.Module):
@@ -37,20 +37,26 @@ class Segmenter(nn.Module):
         flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself.
         places: the encoder also reads where each voxel lies (see `places`), in three more inputs (CoordConv, Liu et al.
             2018).
+        largest: labels of which only the largest connected part is kept, as validation chose (nnU-Net).
+        members: folders beside `medfm.json` that hold further segmenters of the same labels and preparation: the
+            probabilities are the mean over this one and them.
         about: what the model is and was trained on, for people; kept as it is.
     """
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
-        patch: list[int], flips: str = "", places: bool = False, about: dict[str, Any] | None = None,
+        patch: list[int], flips: str = "", places: bool = False, largest: Sequence[str] = (),
+        members: Sequence[str] = (), about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
-            **({"places": True} if places else {}), "about": about or {},
+            **({"places": True} if places else {}), **({"largest": list(largest)} if largest else {}),
+            **({"members": list(members)} if members else {}), "about": about or {},
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
-        self.places = places
+        self.places, self.largest = places, list(largest)
+        self.others: list[Segmenter] = []  # a plain list: their weights lie in folders of their own
         self.preparation = GridPrepare.from_dict(prepare)
         self.encoder = config.build("encoders", encoder)
         if eye := getattr(self.encoder, "eye", ""):
@@ -74,25 +80,33 @@ class Segmenter(nn.Module):
     @torch.inference_mode()
     def label(self, grid: Grid, *, flip: bool = False) -> NDArray[np.uint8]:
         """The class of each voxel of `grid`, (D, H, W). flip: also look at the mirrored tiles (see `flips`)."""
+
+        def predict(part: Part) -> Tensor:
+            total = self._probabilities(grid, part, flip)
+            for other in self.others:
+                total += other._probabilities(grid, part, flip)
+            return total
+
+        found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
+        return keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
+
+    def _probabilities(self, grid: Grid, part: Part, flip: bool) -> Tensor:
+        """(1 + K, d, h, w) of a part of `grid`, of this network alone."""
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
         names = self.flips if flip else ""
         mirrors = [axes for count in range(len(names) + 1) for axes in combinations(names, count)]
-
-        def predict(part: Part) -> Tensor:
-            x = grid.numbers(part)[None]
-            if self.places:
-                x = torch.cat([x, places(grid.shape, grid.spacing, part)[None]], 1)
-            sizes = x.shape[2:]
-            x = F.pad(x, self._margin(sizes), mode="replicate")
-            total: Tensor | None = None
-            for mirror in mirrors:
-                axes = ["DHW".index(name) + 2 for name in mirror]
-                p = self(x.flip(axes), spacing)[0].flip(axes).softmax(1)
-                total = p if total is None else total.add_(p)
-            assert total is not None
-            return total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(mirrors)
-
-        return label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
+        x = grid.numbers(part)[None]
+        if self.places:
+            x = torch.cat([x, places(grid.shape, grid.spacing, part)[None]], 1)
+        sizes = x.shape[2:]
+        x = F.pad(x, self._margin(sizes), mode="replicate")
+        total: Tensor | None = None
+        for mirror in mirrors:
+            axes = ["DHW".index(name) + 2 for name in mirror]
+            p = self(x.flip(axes), spacing)[0].flip(axes).softmax(1)
+            total = p if total is None else total.add_(p)
+        assert total is not None
+        return total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(mirrors)
 
     def _margin(self, sizes: Sequence[int]) -> list[int]:
         """What small scans lack: normalisation needs more than one voxel at the coarsest level."""
@@ -109,6 +123,18 @@ class Segmenter(nn.Module):
         halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
         save_file(halves, folder / "segment.safetensors")
         (folder / "medfm.json").write_text(json.dumps({"kind": "segment", **self.settings}, indent=1) + "\n")
+
+
+def keep_largest(labels: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.uint8]:
+    """A label map (D, H, W) in which each of `values` is left in its largest part only, joined by faces."""
+    from scipy import ndimage
+
+    kept = labels.copy()
+    for value in values:
+        parts, count = ndimage.label(labels == value)
+        if count > 1:
+            kept[(parts > 0) & (parts != np.bincount(parts.ravel())[1:].argmax() + 1)] = 0
+    return kept
 
 
 def places(
@@ -148,7 +174,7 @@ def grow(model: Segmenter, smaller: Segmenter) -> None:
 
 
 def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
-    """Load a shipped segmentation model by name ("hippocampus"), or a folder that training left.
+    """Load a shipped segmentation model by name ("hippocampus"), or a folder that training or cross-validation left.
 
     Raises:
         UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
@@ -169,6 +195,7 @@ def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
         wrong = sorted([*unknown, *(set(missing) - kept)])
         raise AdapterMismatch(f"{folder.name}: medfm.json and segment.safetensors do not fit each other: {wrong[:3]}")
     model.name = folder.name
+    model.others = [load_segmenter(folder / name, device=device) for name in settings.get("members", [])]
     return model.eval().to(device)
 
 

@@ -118,11 +118,20 @@ def train(
         list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Cross-validate a segmentation recipe: that many models, one ensemble.")
+    ] = 0,
 ) -> None:
     """Train or fine-tune as a recipe says."""
     from medfm.config import load_recipe
 
     chosen = load_recipe(recipe, overrides or [])
+    if folds:
+        from medfm.cli.show import overlap
+        from medfm.evaluate.folds import cross_validate
+
+        overlap(cross_validate(chosen, output=output, folds=folds, resume=resume), output)
+        return
     from medfm.cli.show import note
     from medfm.train.loop import train as run
 

@@ -1,4 +1,4 @@
-"""`medfm segment` and `medfm evaluate segment`: outlines and millilitres, and how well they agree with people's."""
+"""`medfm segment`, `plan` and `evaluate segment`: outlines, millilitres, and how well they agree with people's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import typer
 
 from medfm.cli.app import Series, app, chosen_series, evaluate
 
-__all__ = ["evaluate_segment", "named_labels", "segment"]
+__all__ = ["evaluate_segment", "named_labels", "plan", "segment"]
 
+Labels = Annotated[
+    list[str] | None, typer.Option(help="VALUE=NAME of a label, where the data does not say.", metavar="VALUE=NAME")
+]
 Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirrored scan too, where the model was trained so.")]
 
 
@@ -70,6 +73,32 @@ def segment(
     show.disclaimer()
 
 
+@app.command()
+def plan(
+    data: Annotated[Path, typer.Argument(help="A labelled data set: dataset.json or its folder, ...", metavar="DATA")],
+    output: Annotated[Path, typer.Option(help="Where the recipe is written.", metavar="PLAN.yaml")],
+    memory: Annotated[float, typer.Option(min=0.1, help="GB of the graphics card, as nnU-Net counts them.")] = 8.0,
+    configuration: Annotated[
+        str, typer.Option(help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, 2d for pictures).", metavar="NAME")
+    ] = "",
+    channel: Annotated[
+        str, typer.Option(help="CT, or anything else for z-scores, where dataset.json does not say.", metavar="WORD")
+    ] = "",
+    label: Labels = None,
+) -> None:
+    """Plan patch, batch, spacing and network for a data set as nnU-Net does; `medfm train PLAN.yaml` follows it."""
+    from medfm.cli import show
+    from medfm.data.planning import planned
+
+    if output.suffix not in (".yaml", ".yml"):
+        raise typer.BadParameter(f"--output {output.name}: a plan is YAML; end its name in .yaml")
+    found = planned(data, memory=memory, configuration=configuration, channel=channel, labels=named_labels(label or []))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(found.text, encoding="utf-8")
+    typer.echo(found.summary)
+    show.note(f"written: {output}; edit it, then: medfm train {output} --output DIR")
+
+
 @evaluate.command("segment")
 def evaluate_segment(
     output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
@@ -81,9 +110,7 @@ def evaluate_segment(
         Path | None, typer.Option(help="A folder of masks, instead of a model.", metavar="DIR")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="What `--prediction` is held against.", metavar="DIR")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="VALUE=NAME of a label, where the data does not say.", metavar="VALUE=NAME")
-    ] = None,
+    label: Labels = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
     ] = False,

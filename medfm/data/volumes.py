@@ -36,11 +36,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelledScans:
-    """A data set on disk: its pairs, and the name of each label value above 0."""
+    """A data set on disk: its pairs, and the name of each label value above 0.
+
+    channel: what its pictures show ("CT", "MRI"), where its `dataset.json` says so; it decides how nnU-Net normalises.
+    """
 
     name: str
     pairs: list[Pair]
     labels: dict[int, str]
+    channel: str = ""
 
 
 @dataclass
@@ -84,7 +88,7 @@ def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> 
     kept = {int(k): v for k, v in (labels or named).items() if int(k) > 0}
     if not kept:
         raise DataError(f"{path} does not name its labels; give data.labels, say {{1: liver}}")
-    return LabelledScans(path.resolve().name, sorted(pairs, key=lambda p: p.name), kept)
+    return LabelledScans(path.resolve().name, sorted(pairs, key=lambda p: p.name), kept, _channel(path))
 
 
 def read_labels(pair: Pair, labels: Mapping[int, str]) -> tuple[Scan, NDArray[np.uint8]]:
@@ -211,6 +215,13 @@ def _lines(path: Path) -> Found:
             raise DataError(f"{path.name}, line {number}: expected an object with image and label ({error})") from error
         pairs.append(Pair(row["image"], image, label, str(row.get("patient", row["image"]))))
     return pairs, {}
+
+
+def _channel(path: Path) -> str:
+    file = path / "dataset.json"
+    about = json.loads(file.read_text()) if file.is_file() else {}
+    named = about.get("channel_names", about.get("modality", {}))
+    return str(named.get("0", "")) if isinstance(named, dict) else ""
 
 
 def _training_list(path: Path) -> bool:

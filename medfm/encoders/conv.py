@@ -48,7 +48,7 @@ class ConvEncoder(nn.Module):
         if again and down != "pool":
             raise ConfigError(f"again: found down {down!r}, expected 'pool'")
         self.ndim, self.inputs, self.channels, self.again = ndim, inputs, tuple(channels), again
-        mean = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d
+        mean: type[nn.Module] = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d
         self.means = nn.ModuleList(mean(step[-ndim:], ceil_mode=True) for step in steps[1:])
         total, levels = [1, 1, 1], []
         self.downs, self.stages = nn.ModuleList(), nn.ModuleList()
@@ -78,7 +78,8 @@ class ConvEncoder(nn.Module):
         """
         if x.ndim != 5 or x.shape[1] != self.inputs:
             raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
-        batch, pyramid = len(x), []
+        batch = len(x)
+        pyramid: list[Tensor] = []
         picture = y = fold(x) if self.ndim == 2 else x
         for down, stage in zip(self.downs, self.stages, strict=True):
             y = down(y)

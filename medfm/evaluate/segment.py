@@ -18,7 +18,7 @@ from medfm.scan import Scan
 if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
-__all__ = ["compare_masks", "evaluate_segment"]
+__all__ = ["Record", "compare_masks", "evaluate_segment", "written"]
 
 Record = dict[str, Any]
 
@@ -50,7 +50,7 @@ def evaluate_segment(
     records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance))
     about = {"name": model.name, "flip": flip, "held_out_only": held_out}
     seconds = float(np.median([r["seconds"] for r in records]))
-    return _written(
+    return written(
         records, chosen, {**about, "seconds_per_scan": round(seconds, 3)}, output, resamples, seed, tolerance
     )
 
@@ -85,7 +85,7 @@ def compare_masks(
         classes = agreement(*maps, spacing=(d, h, w), labels=list(named.values()), tolerance=tolerance)
         records.append({"case": name, "patient": name, "classes": classes})
     chosen = LabelledScans(truth.resolve().name, [], named)
-    return _written(records, chosen, {"name": prediction.resolve().name}, output, resamples, seed, tolerance)
+    return written(records, chosen, {"name": prediction.resolve().name}, output, resamples, seed, tolerance)
 
 
 def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: float) -> Iterator[Record]:
@@ -107,10 +107,11 @@ def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: 
         yield {"case": pair.name, "patient": pair.patient, "seconds": round(seconds, 3), "classes": classes}
 
 
-def _written(
+def written(
     records: list[Record], data: LabelledScans, model: dict[str, Any], output: Path, resamples: int, seed: int,
     tolerance: float,
 ) -> dict[str, Any]:  # fmt: skip
+    """The figures of `records` as `output/metrics.json` and each of them in `cases.jsonl`; returns the former."""
     names = list(data.labels.values())
     metrics = figures(records, names, resamples=resamples, seed=seed)
     metrics["model"] = model

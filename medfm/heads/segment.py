@@ -32,6 +32,7 @@ class SegmentHead(nn.Module):
         up: "learned" (transposed convolutions) or "linear" (TransUNet's cascade). enter: width of a convolution of the
             coarsest level before the first step up, 0 for none. full: width of one more stage, without a skip, at the
             input's own resolution where the finest level is coarser; 0 for none.
+        kernels: of each level, finest first, instead of `kernel` (nnU-Net on thick slices).
         convs, residual, squeeze, norm, act, kernel: see `medfm.nn.stages.ConvStage`.
     """
 
@@ -39,6 +40,7 @@ class SegmentHead(nn.Module):
         self, channels: tuple[int, ...], strides: tuple[Triple, ...], classes: int, *, ndim: int = 3,
         widths: list[int] | None = None, deep: int = 0, add: bool = False, skips: bool = True,
         up: Literal["learned", "linear"] = "learned", enter: int = 0, full: int = 0, kernel: int | list[int] = 3,
+        kernels: list[list[int]] | None = None,
         convs: int | list[int] = 2, residual: bool = False, squeeze: int = 0, norm: Norm = "instance",
         act: Activation = "leaky",
     ) -> None:  # fmt: skip
@@ -51,8 +53,8 @@ class SegmentHead(nn.Module):
         self.ups, self.stages = nn.ModuleList(), nn.ModuleList()
         below = channels[-1]
         style: dict[str, Any] = {"squeeze": squeeze, "norm": norm, "act": act}
-        size = triple(kernel, ndim=ndim)
-        self.enter = ConvStage(ndim, below, enter, kernel=size, convs=1, **style) if enter else nn.Identity()
+        sizes = [triple(k, ndim=ndim) for k in kernels or [kernel] * len(outs)]
+        self.enter = ConvStage(ndim, below, enter, kernel=sizes[-1], convs=1, **style) if enter else nn.Identity()
         below = enter or below
         for level in range(len(channels) - 2, -1, -1):
             step = tuple(b // a for a, b in zip(strides[level], strides[level + 1], strict=True))
@@ -63,12 +65,12 @@ class SegmentHead(nn.Module):
             raised = raised if up == "learned" else below
             self.ups.append(_up(up, ndim, below, raised, ratio))
             self.stages.append(
-                ConvStage(ndim, raised + skip, out, kernel=size, convs=count[level], residual=residual, **style)
+                ConvStage(ndim, raised + skip, out, kernel=sizes[level], convs=count[level], residual=residual, **style)
             )
             below = out
         self.full: nn.Module | None = None
         if full and strides[0] != (1, 1, 1):
-            stage = ConvStage(ndim, below, full, kernel=size, convs=count[0], residual=residual, **style)
+            stage = ConvStage(ndim, below, full, kernel=sizes[0], convs=count[0], residual=residual, **style)
             self.full = nn.Sequential(_up("linear", ndim, below, below, strides[0]), stage)
         finest = outs[0] if self.full is None else full
         coarser = [outs[level] for level in range(1, deep + 1)]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_recipes import labelled_volumes
 
+from medfm.config import load_recipe
+from medfm.data.planning import planned
 from medfm.errors import DataError
-from medfm.plan import Fingerprint, fingerprint, plan
+from medfm.plan import Fingerprint, fingerprint, plan, recipe
+from medfm.segmenter import load_segmenter
+from medfm.train.loop import train
 
 FROZEN = json.loads((Path(__file__).parents[1] / "fixtures" / "nnunetv2_plans.json").read_text())["datasets"]
 SCHEMES = {"CTNormalization": "ct", "ZScoreNormalization": "zscore", "NoNormalization": "none"}
@@ -84,3 +90,32 @@ def test_bad_fingerprints_are_refused() -> None:
         Fingerprint([], [], ["MRI"], 2)
     with pytest.raises(DataError, match="expected the same"):
         fingerprint([(np.ones((1, 4, 4, 4)), np.ones((4, 4, 5)), (1, 1, 1))], channels=["MRI"], classes=2)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_plan_is_a_recipe_with_axes_as_stored(name: str) -> None:
+    data = data_of(name)
+    told = dict.fromkeys(("mean", "std", "percentile_00_5", "percentile_99_5"), 1.0)
+    data = replace(data, intensities=[told] * len(data.channels))
+    found = plan(data)
+    key = "3d_fullres" if "3d_fullres" in found.configurations else "2d"
+    chosen, node = found.configurations[key], recipe(found, data, configuration=key, sides=True)
+    encoder, ndim = node["model"]["encoder"], len(chosen.patch)
+    axes = found.axes[-ndim:]
+    assert [node["patch"][axis] for axis in axes] == list(chosen.patch)
+    assert [[stride[axis] for axis in axes] for stride in encoder["strides"]] == lists(chosen.strides)
+    assert [node["prepare"]["spacing"][axis] for axis in axes] == pytest.approx(chosen.spacing)
+    assert node["model"]["head"]["kernels"] == encoder["kernels"][:-1] and "W" not in node["flips"]
+    with pytest.raises(DataError, match="it has"):
+        recipe(found, data, configuration="4d")
+
+
+def test_the_planned_recipe_trains(tmp_path: Path) -> None:
+    balls = labelled_volumes(tmp_path / "balls")
+    file = tmp_path / "plan.yaml"
+    found = planned(balls, memory=0.2)
+    file.write_text(found.text)
+    assert "3d_fullres" in found.summary and found.text.startswith("# ")
+    small = ["data.hold=0.34", "objective.model.encoder.channels=[4, 4, 4]", "objective.batch=1", "train.epochs=1"]
+    run = train(load_recipe(file, small), output=tmp_path / "run")
+    assert load_segmenter(run).labels == ["ball", "core"]

@@ -14,12 +14,13 @@ from small_recipes import SMALL, Made, labelled_volumes
 
 import medfm
 from medfm.config import load_recipe
-from medfm.errors import AdapterMismatch, DataError, UnknownName
+from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
+from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.segment import compare_masks, evaluate_segment
 from medfm.losses import deep_loss
 from medfm.nn.tiles import label_tiles, starts
 from medfm.scan import Scan
-from medfm.segmenter import Segmenter, grow, load_segmenter, places
+from medfm.segmenter import Segmenter, grow, keep_largest, load_segmenter, places
 from medfm.train.loop import train
 
 
@@ -164,3 +165,35 @@ def test_deep_supervision_halves_the_weight_of_each_coarser_level() -> None:
     target = torch.randint(0, 2, (1, 8, 8, 8))
     levels = [torch.zeros(1, 2, *[size] * 3) for size in (8, 4)]
     assert deep_loss(lambda part, _: torch.tensor(float(part.shape[2])), levels, target) == pytest.approx((8 + 2) / 1.5)
+
+
+def test_folds_measure_each_scan_once_and_leave_an_ensemble(tmp_path: Path) -> None:
+    made = Made(Path(), Path(), Path(), tmp_path / "made")
+    small = [
+        *SMALL["supervised"](made), "objective.model.encoder.channels=[4, 8]", "objective.model.encoder.convs=1",
+        "objective.model.head={convs: 1, deep: 0}", "objective.prepare.size=0", "train.epochs=2",
+    ]  # fmt: skip
+    recipe = load_recipe("segmentation/hippocampus", small)
+    metrics = cross_validate(recipe, output=tmp_path / "run", folds=3)
+    assert metrics["overall"]["n"] == 6 and "overall" in metrics["chosen"]
+    cases = [json.loads(line)["case"] for line in (tmp_path / "run" / "cases.jsonl").read_text().splitlines()]
+    assert len(set(cases)) == 6
+    model = load_segmenter(tmp_path / "run")
+    assert len(model.others) == 2 and model.largest == metrics["chosen"]["largest"]
+    grid = model.preparation(Scan.read(tmp_path / "made" / "balls" / "imagesTr" / "case0.nii.gz"))
+    part = (slice(0, 16), slice(0, 16), slice(0, 16))
+    with torch.inference_mode():
+        alone = [load_segmenter(tmp_path / "run" / f"fold{n}")._probabilities(grid, part, False) for n in range(3)]
+        own = [m._probabilities(grid, part, False) for m in (model, *model.others)]
+    torch.testing.assert_close(sum(own), sum(alone))
+    held = [set(load_segmenter(tmp_path / "run" / f"fold{n}").settings["about"]["held out"]) for n in range(3)]
+    assert not held[0] & held[1] and len(held[0] | held[1] | held[2]) == 6
+    with pytest.raises(ConfigError, match="folds"):
+        cross_validate(recipe, output=tmp_path / "other", folds=9)
+
+
+def test_the_largest_part_is_kept() -> None:
+    labels = np.zeros((4, 6, 6), np.uint8)
+    labels[1, 0:2, 0:2], labels[2, 4, 4], labels[3, 0, 5] = 1, 1, 2
+    kept = keep_largest(labels, [1])
+    assert (kept == 1).sum() == 4 and kept[2, 4, 4] == 0 and kept[3, 0, 5] == 2
