@@ -41,9 +41,10 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
     quick: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
 
     def draft(
-        name: str, why: str, history: str, labs: str, prior: str, request: gr.Request
+        name: str, why: str, history: str | None, labs: str | None, prior: str | None, request: gr.Request
     ) -> Iterator[tuple[Any, Any]]:
-        session, told = parts.session(request), {"indication": why, "history": history, "labs": labs, "prior": prior}
+        session = parts.session(request)
+        told = {"indication": why, "history": history, "labs": labs, "prior": prior}  # None: never touched
         for now in drafting(parts, session, name, told):
             yield now, gr.skip()
         yield gr.skip(), talk_of(session)
@@ -75,7 +76,7 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
     return shown
 
 
-def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str]) -> Iterator[dict[str, Any]]:
+def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str | None]) -> Iterator[dict[str, Any]]:
     """The draft, with a word on what is being waited for. told: what the tool `report` may know beside the scan."""
     if session.talk.current is None:
         yield {**drafted(session.talk), "error": "Open a scan first."}
@@ -90,7 +91,7 @@ def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str])
     if session.talk.turns and session.talk.turns[-1].state == "running":
         yield {**drafted(session.talk), "error": "A question is being answered; draft when it is done."}
         return
-    call = Call("report", {name: text.strip() for name, text in told.items() if text.strip()})
+    call = Call("report", {name: words for name, text in told.items() if (words := (text or "").strip())})
     ticket = parts.desk.submit(session, lambda: session.talk.run(call, loading.result(), known=TOOLS))
     before = None
     while not ticket.done():

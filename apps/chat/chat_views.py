@@ -25,7 +25,7 @@ def view_of(session: Session, scan: medfm.Scan, which: str) -> dict[str, Any]:
     """Write the scan where the viewer can fetch it, and say how to show it."""
     name = f"{which}-{scan.content_hash[:16]}"
     base = f"medfm/view/{session.token}/{name}"
-    if scan.frame == "image" or min(scan.data.shape[1:]) == 1:
+    if scan.frame == "image" or (min(scan.data.shape[1:]) == 1 and scan.units != "HU"):  # HU want their windows
         return {**_picture(scan, session.folder / f"{name}.png"), "url": f"{base}.png"}
     return {**_volume(scan, session.folder / f"{name}.nii"), "url": f"{base}.nii"}
 

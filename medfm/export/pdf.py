@@ -62,7 +62,7 @@ def key_boxes(report: Report) -> list[Box]:
 def _sheet(watermark: str) -> Any:
     from fpdf import FPDF
 
-    class Sheet(FPDF):  # type: ignore[misc]  # fpdf calls header and footer of a subclass
+    class Sheet(FPDF):  # fpdf calls header and footer of a subclass
         def header(self) -> None:
             self.set_font("Helvetica", "B", 8)
             self.set_text_color(*_AMBER)

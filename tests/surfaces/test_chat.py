@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
@@ -224,9 +224,12 @@ def test_the_audit_log_says_what_was_done_and_not_to_whom(chat: Any, pictures: P
     secret.write_bytes((pictures / "bright.png").read_bytes())
     Tab(chat.address).open(secret)
     ask(chat, session_of(chat), "does Jane Doe have a nodule?")
+    login = SimpleNamespace(cookies={}, session_hash="tab", username="ann")
+    chat.parts.session(login).talk.log("close")
     text = (chat.folder / "audit.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    assert [line["action"] for line in lines] == ["open", "tool"]
+    assert [line["action"] for line in lines] == ["open", "tool", "close"]
+    assert "user" not in lines[1] and lines[2]["user"] == "ann"
     assert lines[1]["tool"] == "ask"
     assert lines[1]["outcome"] == "done"
     assert "Doe" not in text
@@ -241,7 +244,7 @@ def test_a_draft_is_decided_on_and_taken_along(chat: Any, tmp_path: Path) -> Non
     chat.page.show(chat.parts, session, lambda: medfm.Scan.read(folder), role="current")
     session.origin = ([str(folder)], None)
     *_, shown = chat.page.report_part.__globals__["drafting"](
-        chat.parts, session, "fake", {"indication": "cough", "history": " ", "labs": "CRP 40", "prior": ""}
+        chat.parts, session, "fake", {"indication": "cough", "history": " ", "labs": "CRP 40", "prior": None}
     )  # fmt: skip
     assert (shown["left"], shown["context"]) == (4, {"indication": "cough", "labs": "CRP 40"})
     assert shown["sections"][1]["sentences"][0]["evidence"][0]["place"] is not None

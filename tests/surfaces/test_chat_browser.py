@@ -5,6 +5,7 @@ Screenshots go to $MEDFM_SCREENSHOTS, else into the test's own folder. Skipped w
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -93,6 +94,18 @@ def upload(page: Any, *files: Path) -> None:
     page.locator("#mf-upload input[type=file]").set_input_files([str(file) for file in files])
 
 
+def drop(page: Any, file: Path) -> None:
+    """Drop a file on the viewer, as a person's mouse would."""
+    content = base64.b64encode(file.read_bytes()).decode()
+    page.evaluate(
+        "([name, content]) => { const data = new DataTransfer();"
+        " data.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name));"
+        " const more = { dataTransfer: data, bubbles: true, cancelable: true };"
+        " document.querySelector('.mf-stage').dispatchEvent(new DragEvent('drop', more)); }",
+        [file.name, content],
+    )
+
+
 def ask(page: Any, question: str) -> Any:
     """Ask and wait for the answer; returns its element."""
     answers = page.locator(".mf-answer")
@@ -135,6 +148,28 @@ def test_upload_ask_and_click_on_the_evidence(visit: Any, shot: Any, ct: Path) -
     assert "Not answered" in declined.inner_text()
     assert "mf-abstained" in declined.get_attribute("class")
     shot(page, "3-evidence")
+    assert page.errors == []
+
+
+def test_a_single_slice_of_ct_has_its_windows(visit: Any, shot: Any, ct: Path, tmp_path: Path) -> None:
+    scan = medfm.Scan.read(ct)
+    one = medfm.Scan.from_array(scan.data[:, 24:25], affine=scan.affine, modality="CT", units="HU")
+    one.write(tmp_path / "slice.nii.gz")
+    page = visit()
+    drop(page, tmp_path / "slice.nii.gz")
+    wait_for_volume(page)
+    assert "HU" in place(page) and "slice 1 of 1" in place(page)
+    page.get_by_role("button", name="lung", exact=True).click()
+    page.get_by_role("button", name="mark", exact=True).click()
+    box = page.locator(".mf-pane").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2 + 80 / 384 * box["height"], box["y"] + box["height"] / 2)
+    page.locator(".mf-answer.mf-done").wait_for()
+    assert "Marked region" in page.locator(".mf-answer").inner_text()
+    page.locator(".mf-stage").focus()
+    page.keyboard.press("Escape")
+    assert page.get_by_role("button", name="mark", exact=True).get_attribute("aria-pressed") == "false"
+    page.locator(".mf-answer .mf-chip").click()
+    shot(page, "16-one-slice")
     assert page.errors == []
 
 
@@ -237,7 +272,7 @@ def test_two_browsers_see_their_own_scan_only(visit: Any, pictures: Path, ct: Pa
     one, two = visit(), visit()
     upload(one, ct)
     wait_for_volume(one)
-    upload(two, pictures / "dark.png")
+    drop(two, pictures / "dark.png")
     two.locator("img.mf-picture").wait_for()
     ask(one, "is the picture bright?")
     ask(two, "what modality is this?")
