@@ -15,7 +15,7 @@ from medfm.errors import AdapterMismatch, UnknownName
 from medfm.physics.acquire import CTAcquisition
 from medfm.physics.linear import Linear
 
-__all__ = ["Reconstructor", "load_reconstructor", "reconstructors"]
+__all__ = ["Reconstructor", "denoisers", "load_reconstructor", "reconstructors"]
 
 
 class Reconstructor(nn.Module):
@@ -135,5 +135,18 @@ def load_reconstructor(name: str | Path, *, device: str = "cpu") -> Reconstructo
 
 def reconstructors() -> list[str]:
     """Names of the shipped reconstruction models."""
+    return list(_shipped())
+
+
+def denoisers(*, hounsfield: bool) -> list[str]:
+    """Names of those that read a picture without the data it was made of: CT in HU, or other units."""
+    return [
+        name for name, about in _shipped().items()
+        if about["head"]["name"] in ("direct", "wavelet") and (about["physics"]["name"] == "ct") == hounsfield
+    ]  # fmt: skip
+
+
+def _shipped() -> dict[str, dict[str, Any]]:
     files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
-    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "reconstruct"]
+    read = {f.parent.name: json.loads(f.read_text()) for f in files}
+    return {name: about for name, about in read.items() if about.get("kind") == "reconstruct"}

@@ -53,9 +53,14 @@ def _card(folder: Path) -> AdapterCard:
 
 def _base(about: dict[str, Any]) -> str:
     """The language model, or what else the folder holds; a folder where somebody trained on a base of their own."""
-    if about.get("kind") == "segment":
-        return f"segments {len(about['labels'])} structures"
-    return Path(about["language"]).name
+    if (kind := about.get("kind", "answers")) == "answers":
+        return Path(about["language"]).name
+    counted = {"segment": "segments {} structures", "detect": "finds {} kinds", "classify": "tells {} classes apart"}
+    if kind in counted:
+        return counted[kind].format(len(about["labels"]))
+    if kind == "reconstruct":
+        return f"reconstructs {about['physics']['name'].upper()}"
+    return {"register": "registers", "prompt": "outlines what is marked"}.get(kind, kind)
 
 
 def _yaml_header(text: str) -> dict[str, Any]:
@@ -66,18 +71,25 @@ def _yaml_header(text: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+_HEADLINES = {"segment": "Dice", "detect": "AP50", "classify": "balanced accuracy", "register": "Dice after"}
+
+
 def _figure(path: Path) -> str:
-    """Overall exact match with its interval, from the metrics.json that `medfm evaluate` wrote."""
+    """The headline figure with its interval, from the metrics.json that `medfm evaluate` wrote."""
     if not path.exists():
         return "not measured"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     value, low, high, n = (metrics["overall"][key] for key in ("value", "low", "high", "n"))
-    if metrics.get("format") == "medfm.segment-metrics":
-        return (
-            f"Dice {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f}) on {n} scans of {metrics['data']['name']}"
-        )
-    figure = f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {n} on {metrics['data']['file']}"
-    return f"{figure}; blank image {100 * metrics['blank_image']['value']:.1f} %"
+    share = f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    kind = metrics.get("format", "").removeprefix("medfm.").removesuffix("-metrics")
+    data = metrics.get("data", {})
+    if kind == "reconstruct":
+        return f"{metrics['psnr']['value']:.1f} dB, direct {metrics['start']['psnr']['value']:.1f}, on {n} slices"
+    if kind in _HEADLINES:
+        return f"{_HEADLINES[kind]} {share} of {n} on {data.get('name', 'its data')}"
+    if "blank_image" not in metrics:
+        return f"{share} of {n}"
+    return f"{share} of {n} on {data['file']}; blank image {100 * metrics['blank_image']['value']:.1f} %"
 
 
 def base_weights_here() -> dict[str, bool]:

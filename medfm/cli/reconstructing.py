@@ -37,7 +37,10 @@ class Window(StrEnum):
     hann = "hann"
 
 
-Models = Annotated[list[str] | None, typer.Option("--model", help="A trained network; several: an ensemble.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A trained network; several: an ensemble. --denoise without one takes a shipped one."),
+]
 
 
 @app.command()
@@ -80,9 +83,11 @@ def _made(
 
     three = _three(spacing)
     if denoise:
-        return medfm.denoise(
-            medfm.Scan.read(file), models=[medfm.load_reconstructor(m) for m in model], samples=samples
-        )
+        from medfm.reconstructor import denoisers
+
+        scan = medfm.Scan.read(file)
+        chosen = model or denoisers(hounsfield=scan.units == "HU")[:1]
+        return medfm.denoise(scan, models=[medfm.load_reconstructor(m) for m in chosen], samples=samples)
     raw = medfm.RawData.read(file, sinogram=sinogram, pixel=pixel, spacing=three)
     return medfm.reconstruct(
         raw, models=[medfm.load_reconstructor(m) for m in model], method=method.value if method else None,

@@ -179,6 +179,7 @@ def _figures(records: Sequence[Record], *, resamples: int, seed: int) -> dict[st
             }
     for name in ("psnr", "ssim"):  # the shape that every evaluation shares
         metrics[name] = metrics["network"][name]
+    metrics["overall"] = metrics["ssim"]  # a share, as the other tasks' headline is
     gain = [r["network"]["psnr"] - r["start"]["psnr"] for r in records]
     metrics["gain"] = bootstrap_interval(gain, blocks, resamples=resamples, seed=seed).as_dict()
     metrics["residual"] = bootstrap_interval(

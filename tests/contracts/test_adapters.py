@@ -42,6 +42,14 @@ def test_card_names_data_licence_command_figures_and_limits(folder: Path) -> Non
     assert any(figure in card for figure in (f"{overall['value']:.3f}", f"{100 * overall['value']:.1f}"))
 
 
+def test_models_lists_each_with_its_figure() -> None:
+    from medfm.cli.inventory import shipped_adapters
+
+    cards = {card.name: card for card in shipped_adapters()}
+    assert set(cards) == {folder.name for folder in FOLDERS}
+    assert all(card.base and any(c.isdigit() for c in card.figure) for card in cards.values())
+
+
 @pytest.mark.parametrize("folder", ANSWERING, ids=lambda f: f.name)
 def test_figures_of_answers_stand_beside_their_baselines(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
