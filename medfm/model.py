@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from medfm.language.base import load_language
 from medfm.language.decode import decode, prefill
 from medfm.language.foreign import is_foreign, load_foreign
 from medfm.language.prompt import Packed, Prompt, hint_of
+from medfm.language.quiet import adapting
 from medfm.language.shared import share_language
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
@@ -224,8 +224,7 @@ def load(name: str | Path = "default", *, device: str = "cpu", share: bool = Fal
         if adapted:
             from peft import PeftModel
 
-            with warnings.catch_warnings():  # peft asks transformers 5 for an attribute by its old name
-                warnings.simplefilter("ignore", FutureWarning)
+            with adapting():
                 language = PeftModel.from_pretrained(language, str(folder)).merge_and_unload()
     model = MedFM(config, language.get_base_model() if share and adapted else language.eval(), tokenizer)
     model.language = language  # put in late where it is shared: transformers would tie its weights by wrong names

@@ -68,8 +68,12 @@ def _picture(scan: medfm.Scan, path: Path) -> dict[str, Any]:
         "kind": "picture",
         "width": columns,
         "height": rows,
+        "letters": _LETTERS.get(scan.best_plane or ""),
         "spacing": [column_mm, row_mm] if scan.spacing_known else None,
     }
+
+
+_LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}  # left, right, top, bottom of a displayed slice
 
 
 def facts_of(scan: medfm.Scan, view: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medfm import assets
 from medfm.errors import DataError, WeightsError
+from medfm.language.quiet import adapting
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 
@@ -192,6 +193,7 @@ def load_foreign(name: str | Path, *, device: str = "cpu") -> Foreign:
     if adapter is not None:
         from peft import PeftModel
 
-        network = PeftModel.from_pretrained(network, str(adapter))
+        with adapting():
+            network = PeftModel.from_pretrained(network, str(adapter))
     shown = (adapter or Path(source)).name
     return Foreign(network.to(device), processor, config, name=shown)

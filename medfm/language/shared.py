@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from medfm.language.base import load_language
+from medfm.language.quiet import adapting
 
 __all__ = ["SharedLanguage", "share_language"]
 
@@ -44,8 +44,7 @@ def share_language(base: str, folder: Path, *, dtype: Any) -> tuple[SharedLangua
     """The base, loaded once a process, with the PEFT adapter in `folder`; its tokenizer and the base's folder."""
     from peft import PeftModel
 
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 for an attribute by its old name
+    with _LOCK, adapting():
         name = "own_" + str(folder.resolve()).encode().hex()  # module names hold no dots
         if base not in _BASES:
             language, tokenizer, where = load_language(base, dtype=dtype)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medfm.data.batches import Batches
 from medfm.data.questions import both_sides
 from medfm.language.foreign import load_foreign
+from medfm.language.quiet import adapting
 from medfm.metrics import exact_match
 
 __all__ = ["TunesForeign"]
@@ -43,7 +44,8 @@ class TunesForeign(nn.Module):
         else:
             # by name, so that the eye of the model, whose layers are often called alike, is left out
             options = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": _language_layers(network)}
-            network = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", **{**options, **(lora or {})}))
+            with adapting():
+                network = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", **{**options, **(lora or {})}))
         if checkpointing:
             network.enable_input_require_grads()
             network.gradient_checkpointing_enable({"use_reentrant": False})

@@ -15,6 +15,7 @@ from medfm.data.questions import Case, both_sides, question_batches
 from medfm.data.rewording import Rewording
 from medfm.data.views import Look, look_at, stack_looks
 from medfm.language.prompt import Packed, Prompt, hint_of, pack
+from medfm.language.quiet import adapting
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, base_language, check_base, load_vision, save_adapter
 from medfm.objectives.choosing import tidy
@@ -152,6 +153,7 @@ class Instruct(nn.Module):
 def _with_lora(language: Any, options: dict[str, Any], *, start: str | None) -> Any:
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    if start:
-        return PeftModel.from_pretrained(language, str(assets.adapter_folder(start)), is_trainable=True)
-    return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))
+    with adapting():
+        if start:
+            return PeftModel.from_pretrained(language, str(assets.adapter_folder(start)), is_trainable=True)
+        return get_peft_model(language, LoraConfig(task_type="CAUSAL_LM", **options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ def train(
         raise ConfigError(f"{output} holds an unfinished run; continue it with --resume or choose another folder")
     output.mkdir(parents=True, exist_ok=True)
     set_seed(options["seed"])
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are meant to be stored once
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
     if before is not None and accelerator.is_main_process:

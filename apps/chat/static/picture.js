@@ -86,6 +86,11 @@ export class PicturePane {
     this.marks.begin(Math.round(this.host.clientWidth * ratio), Math.round(this.host.clientHeight * ratio));
     const x = (value) => (this.left + value * this.scale) * ratio;
     const y = (value) => (this.top + value * this.scale) * ratio;
+    const [left, right, top, bottom] = this.about.letters ?? "";
+    if (left) { // where the patient is, beside the slice as in a volume
+      const [w, h] = [this.host.clientWidth * ratio, this.host.clientHeight * ratio];
+      for (const [text, px, py] of [[left, 10, h / 2], [right, w - 24, h / 2], [top, w / 2, 22], [bottom, w / 2, h - 10]]) this.marks.words(text, px, py);
+    }
     if (this.box && this.overlayShown) {
       const words = this.box.number ? `${this.box.label} · ${this.box.number}` : this.box.label;
       this.marks.box(x(this.box.low[0]), y(this.box.low[1]), x(this.box.high[0]), y(this.box.high[1]), words);
