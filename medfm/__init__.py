@@ -9,11 +9,24 @@ if TYPE_CHECKING:
     from medfm.classifier import load_classifier
     from medfm.detector import load_detector
     from medfm.model import load
-    from medfm.predict import ask, ask_many, classify, denoise, detect, reconstruct, register, report, segment, stream
+    from medfm.predict import (
+        ask,
+        ask_many,
+        classify,
+        denoise,
+        detect,
+        reconstruct,
+        register,
+        report,
+        segment,
+        stream,
+        synthesize,
+    )
     from medfm.reconstructor import load_reconstructor
     from medfm.registrar import load_registrar
     from medfm.scan import RawData, Scan
     from medfm.segmenter import load_segmenter
+    from medfm.synthesizer import load_synthesizer
 
     __version__: str
 
@@ -32,11 +45,13 @@ __all__ = [
     "load_reconstructor",
     "load_registrar",
     "load_segmenter",
+    "load_synthesizer",
     "reconstruct",
     "register",
     "report",
     "segment",
     "stream",
+    "synthesize",
 ]
 
 # `import medfm` must cost milliseconds: torch and the readers arrive with the first name that needs them.
@@ -54,11 +69,13 @@ _HOMES = {
     "load_reconstructor": "medfm.reconstructor",
     "load_registrar": "medfm.registrar",
     "load_segmenter": "medfm.segmenter",
+    "load_synthesizer": "medfm.synthesizer",
     "reconstruct": "medfm.predict",
     "register": "medfm.predict",
     "report": "medfm.predict",
     "segment": "medfm.predict",
     "stream": "medfm.predict",
+    "synthesize": "medfm.predict",
 }
 
 

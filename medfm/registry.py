@@ -58,6 +58,8 @@ _PARTS: dict[str, dict[str, str]] = {
         "reconstruction": "medfm.objectives.reconstruction:Reconstruction",
         "detection": "medfm.objectives.detection:Detection",
         "classification": "medfm.objectives.classification:Classification",
+        "cycle": "medfm.objectives.cycle:Cycle",
+        "diffusion": "medfm.objectives.diffusion:Diffusion",
     },
 }
 

@@ -184,6 +184,17 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
         f"data={{train: ['{body(made.folder)}'], hold: [0.3, 0.7], gap: 1, size: 40, every: 12}}",
         "objective.checked=1", "objective.batch=1", "objective.perceptual=null", "train.budget=0",
     ],
+    "cycle": lambda made: [
+        f"data={{a: ['{body(made.folder)}'], b: ['{body(made.folder)}'], hounsfield: [true, true], size: 32, hold: "
+        "[0.3, 0.7], gap: 1, paired: true}",
+        "objective.model={generator: {width: 4, blocks: 1}, critic: {channels: 4}}", "train.budget=0",
+        "objective.checked=2", "objective.batch=8",
+    ],
+    "diffusion": lambda made: [
+        f"data={{train: ['{body(made.folder)}'], hold: [0.3, 0.7], gap: 1, size: 16}}", "objective.hounsfield=true",
+        "objective.model={steps: 20, unet: {channels: [8, 8], attention_levels: [false, true], num_res_blocks: 1, "
+        "norm_num_groups: 4, num_head_channels: 8}}", "objective.checked=2", "objective.repeats=1", "train.budget=0",
+    ],
     "classification": lambda made: [
         f"data={{train: '{labelled_pictures(made.folder / 'labels')}', hold: 0.25, tune: 0.25}}", "objective.batch=4",
         "objective.prepare={size: 80, channels: 3, intensity: range}", "objective.patch=[1, 80, 80]", "train.budget=0",

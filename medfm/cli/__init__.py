@@ -7,7 +7,7 @@ import sys
 
 import medfm.cli.finetuning
 import medfm.cli.reporting  # noqa: F401  (hangs its commands on the app)
-from medfm.cli import classifying, detecting, reconstructing, registering, segmenting  # noqa: F401
+from medfm.cli import classifying, detecting, reconstructing, registering, segmenting, synthesizing  # noqa: F401
 from medfm.cli.commands import app
 from medfm.errors import MedfmError, SeriesChoice
 

@@ -16,7 +16,7 @@ from medfm.errors import DataError
 from medfm.image.intensity import robust_range
 from medfm.scan import Scan
 
-__all__ = ["SliceCase", "both_slices", "read_slices"]
+__all__ = ["SliceCase", "both_slices", "fitted", "read_slices", "signed"]
 
 _AIR = -1000.0  # HU
 _EMPTY = 0.02  # of a slice's pixels: with less tissue there is nothing to reconstruct
@@ -80,7 +80,7 @@ def _read(
     if hounsfield and scan.units != "HU" and scan.data.min() > -500:
         raise DataError(f"{path.name}: its values are no HU (the lowest is {scan.data.min():.0f}); CT is needed")
     array, (thickness, row, _) = scan.slices(data.get("plane", "axial"))
-    volume, pixel = _square(array[:1].astype(np.float32), data.get("size", 128), row, hounsfield=hounsfield)
+    volume, pixel = fitted(array[:1].astype(np.float32), data.get("size", 128), row, hounsfield=hounsfield)
     count, every = volume.shape[1], data.get("every", 1)
     low, high, gap = hold or (0.0, 0.0, 0.0)
     first, last, margin = low * count, high * count, gap / thickness
@@ -98,8 +98,8 @@ def _read(
     return inside, outside
 
 
-def _square(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tuple[Tensor, float]:
-    """(1, N, H, W) -> (1, N, size, size), the longer side filling it, and the mm of its pixels."""
+def fitted(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tuple[Tensor, float]:
+    """(1, N, H, W) -> (1, N, size, size), the longer side filling it, HU or [0, 1], and the mm of its pixels."""
     if not hounsfield:
         low, high = robust_range(array, (0.5, 99.9))
         array = np.clip((array - low) / (high - low), 0, 1)
@@ -112,3 +112,8 @@ def _square(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tu
     top, left = (size - new[0]) // 2, (size - new[1]) // 2
     pads = (left, size - new[1] - left, top, size - new[0] - top)
     return F.pad(x, pads, value=_AIR if hounsfield else 0.0), row / scale
+
+
+def signed(x: Tensor, *, hounsfield: bool) -> Tensor:
+    """What `fitted` gives, HU (-1000 to 1000) or [0, 1], in [-1, 1], as networks that make pictures want it."""
+    return (x / 1000 if hounsfield else 2 * x - 1).clamp(-1, 1)

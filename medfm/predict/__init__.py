@@ -11,6 +11,7 @@ from medfm.predict.reconstructing import denoise, reconstruct
 from medfm.predict.registering import likeness, register
 from medfm.predict.reporting import report
 from medfm.predict.segmenting import segment, volumes
+from medfm.predict.synthesizing import synthesize
 
 __all__ = [
     "ask",
@@ -31,5 +32,6 @@ __all__ = [
     "report",
     "segment",
     "stream",
+    "synthesize",
     "volumes",
 ]
