@@ -35,6 +35,12 @@ _HEADERS = {
 }
 
 
+class InLargePieces(FileResponse):
+    """Each piece of a file waits for a thread; on a busy machine the 64 KB that are usual make seconds of a volume."""
+
+    chunk_size = 4 * 2**20
+
+
 class AtHome:
     """Puts the headers on every answer, and a cookie into each browser: two browsers cannot be taken for each other."""
 
@@ -72,7 +78,7 @@ def app_arguments(sessions: Sessions) -> dict[str, Any]:
             return Response(status_code=404)
         kind = "image/png" if name.endswith(".png") else "application/octet-stream"
         saved = name if name in FORMS.values() else None  # never shown as a page of ours
-        return FileResponse(path, media_type=kind, filename=saved, headers={"cache-control": "no-store"})
+        return InLargePieces(path, media_type=kind, filename=saved, headers={"cache-control": "no-store"})
 
     return {
         "routes": [

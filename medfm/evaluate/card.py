@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def write_card(folder: Path, made: Made, *, metrics: dict[str, Any] | None, befo
     patients = f"{made.patients} patients" if made.patients else "patients not named, so every image counted as one"
     (folder / "README.md").write_text(
         f"""---
-license: {made.licence}
+license: {json.dumps(made.licence, ensure_ascii=False)}
 base_model: {made.base}
 library_name: peft
 pipeline_tag: visual-question-answering

@@ -84,7 +84,7 @@ def test_from_data_to_an_adapter_that_is_asked_merged_and_removed(
     names = {"adapter_config.json", "adapter_model.safetensors", "vision.safetensors", "medfm.json", "metrics.json"}
     assert {f.name for f in folder.iterdir()} == {*names, "README.md"}
     card = (folder / "README.md").read_text()
-    for word in ("license: cc0-1.0", "medfm finetune rows.jsonl", "blank image", "held out", "not for diagnosis"):
+    for word in ('license: "cc0-1.0"', "medfm finetune rows.jsonl", "blank image", "held out", "not for diagnosis"):
         assert word in card
     assert str(phantom_rows.parent) not in "".join(f.read_text() for f in folder.glob("*.[jm][sd]*"))
     stored = set(load_file(folder / "vision.safetensors"))

@@ -55,9 +55,9 @@ export class VolumePane {
     }));
     nv.onLocationChange = (location) => this.moved(location);
     await nv.attachToCanvas(this.canvas, false);
-    await nv.loadVolumes([{ url: this.about.url, name: "scan.nii", colormap: "gray" }]);
+    const [cal_min, cal_max] = this.range(this.window); // given here, for a change afterwards draws everything again
+    await nv.loadVolumes([{ url: this.about.url, name: "scan.nii", colormap: "gray", cal_min, cal_max }]);
     this.setLayout(this.layout);
-    this.setWindow(this.window);
     this.go(this.about.middle);
     const tick = () => { if (this.nv) { this.drawMarks(); requestAnimationFrame(tick); } };
     tick();
@@ -79,9 +79,13 @@ export class VolumePane {
     this.nv.setSliceType(PLANE[name]);
   }
 
+  range(name) {
+    return WINDOWS[name] ?? this.about.range;
+  }
+
   setWindow(name) {
     this.window = name;
-    const [low, high] = WINDOWS[name] ?? this.about.range;
+    const [low, high] = this.range(name);
     const volume = this.nv.volumes[0];
     Object.assign(volume, { cal_min: low, cal_max: high });
     this.nv.updateGLVolume();
