@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medfm.classifier import Classifier
     from medfm.detector import Detector
     from medfm.prompter import Prompter
+    from medfm.scan import Scan
     from medfm.segmenter import Segmenter
 
 __all__ = ["classifiers", "detectors_for", "kinds", "labels_for", "prompter", "segmenters_for", "talkers"]
@@ -52,20 +53,31 @@ def kinds() -> set[str]:
     return {str(about.get("kind", "answers")) for _, about in _folders()}
 
 
-def detectors_for(finding: str) -> list[Detector]:
-    """The models trained to find `finding`; all of them without a name."""
+def detectors_for(finding: str, scan: Scan) -> list[Detector]:
+    """The models trained to find `finding` in such scans; all of those without a name."""
     wanted = _words(finding)
     folders = [
         str(folder) for folder, about in _folders()
-        if about.get("kind") == "detect"
+        if about.get("kind") == "detect" and _reads(about, scan)
         and (not wanted or any(wanted <= _words(name) for name in (folder.name, *about["labels"])))
     ]  # fmt: skip
     return [_detector(folder) for folder in folders]
 
 
-def classifiers() -> list[Classifier]:
-    """The models that say what a scan shows as a whole."""
-    return [_classifier(str(folder)) for folder, about in _folders() if about.get("kind") == "classify"]
+def classifiers(scan: Scan) -> list[Classifier]:
+    """The models that say what such a scan shows as a whole."""
+    return [
+        _classifier(str(folder)) for folder, about in _folders()
+        if about.get("kind") == "classify" and _reads(about, scan)
+    ]  # fmt: skip
+
+
+def _reads(about: dict[str, Any], scan: Scan) -> bool:
+    """Models of photographs are not shown grey scans, nor the other way round, as far as a model says what it reads."""
+    from medfm.image.intensity import coloured
+
+    wanted = about.get("about", {}).get("colour")
+    return wanted is None or wanted == coloured(scan.data)
 
 
 def _words(name: str) -> set[str]:

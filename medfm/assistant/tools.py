@@ -76,9 +76,11 @@ def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "")
 
     scan = talk.opened
     yield
-    models = detectors_for(structure)
+    models = detectors_for(structure, scan)
     if not models:
-        raise MedfmError(f"No model that finds {structure or 'things'} is installed; see `medfm models`.")
+        raise MedfmError(
+            f"No model that finds {structure or 'things'} in such a scan is installed; see `medfm models`."
+        )
     for found in models:
         for box in predict.detect(found, scan):
             sides, unit = predict.box_size(scan, box)
@@ -99,13 +101,13 @@ def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
 
     scan, lines = talk.opened, []
     yield
-    for found in classifiers():
+    for found in classifiers(scan):
         scores = predict.classify(found, scan)
         listed = sorted(scores.probabilities.items(), key=lambda one: -one[1])[:3]
         lines.append(f"{found.name}: " + ", ".join(f"{name} {p:.0%}" for name, p in listed))
         yield
     if not lines:
-        raise MedfmError("No model that classifies scans is installed; see `medfm models`.")
+        raise MedfmError("No model that classifies such scans is installed; see `medfm models`.")
     turn.text = "\n".join(lines)
     turn.note = "Each model knows only its own labels and its own kind of picture; for others its numbers mean nothing."
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
-__all__ = ["OfPatient", "split_patients", "told_of_split"]
+from medfm.image.intensity import coloured
+
+__all__ = ["OfPatient", "Pictured", "split_patients", "told_of_colour", "told_of_split"]
 
 
 class OfPatient(Protocol):
@@ -17,6 +20,12 @@ class OfPatient(Protocol):
     @property
     def patient(self) -> str:
         """Any string; what shares it is never split."""
+
+
+class Pictured(Protocol):
+    """Whatever holds what a network reads, x (C, D, H, W)."""
+
+    x: Tensor
 
 
 Item = TypeVar("Item", bound=OfPatient)
@@ -40,3 +49,8 @@ def told_of_split(data: dict[str, Any], cases: Sequence[OfPatient], held: Iterab
         "trained on": len(cases),
         "held out": sorted({case.patient for case in held}),
     }
+
+
+def told_of_colour(cases: Sequence[Pictured]) -> dict[str, bool]:
+    """Whether most of what was trained on is photographs in colour; a grey scan is not shown to such a model."""
+    return {"colour": sum(coloured(case.x.numpy()) for case in cases[:20]) > min(20, len(cases)) / 2}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medfm.classifier import Classifier
 from medfm.data.batches import Batches
 from medfm.data.labels import LabelCase, label_counts, read_cases, three_sides
-from medfm.data.patients import told_of_split
+from medfm.data.patients import told_of_colour, told_of_split
 from medfm.grid import GridPrepare
 from medfm.heads.bag import BagHead
 from medfm.image.boxes import sample_boxed
@@ -50,6 +50,8 @@ class Classification(nn.Module):
         about = {
             **told_of_split(data, train, held), "tuned on": len(tune), "merge": data.get("merge", {}),
         }  # fmt: skip
+        if prepare.get("intensity") == "range":
+            about |= told_of_colour(self.cases)
         self.network = Classifier(
             encoder=model["encoder"], head=model.get("head", {}), labels=labels, prepare=prepare, about=about
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.boxes import BoxCase, both_boxes
-from medfm.data.patients import told_of_split
+from medfm.data.patients import told_of_colour, told_of_split
 from medfm.detector import Detector
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense
@@ -49,9 +49,10 @@ class Detection(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.cases, self.held, names = both_boxes(data, GridPrepare.from_dict(prepare), seed=seed)
+        colour = told_of_colour(self.cases) if prepare.get("intensity") == "range" else {}
         self.network = Detector(
             encoder=model["encoder"], head=model["head"], labels=names, prepare=prepare, patch=tile or patch,
-            overlap=overlap, second=model.get("second"), about=told_of_split(data, self.cases, self.held),
+            overlap=overlap, second=model.get("second"), about=told_of_split(data, self.cases, self.held) | colour,
         )  # fmt: skip
         self.patch = (patch[0], patch[1], patch[2])
         self.around, self.hit, self.checked = around, hit, checked

@@ -134,3 +134,16 @@ def test_layouts_and_sides(tmp_path: Path) -> None:
         three_sides({"train": tmp_path / "folders", "hold": 0.3, "share": 1}, seed=0)
     with pytest.raises(UnknownName, match="expected one of kind 'classify'"):
         load_classifier("default")
+
+
+def test_a_model_of_photographs_is_not_shown_grey_scans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from medfm.assistant import task_models
+
+    about = [(tmp_path / name, {"kind": "detect", "labels": ["x"], "about": {"colour": name == "photos"}})
+             for name in ("photos", "scans")]  # fmt: skip
+    monkeypatch.setattr(task_models, "_folders", lambda: about)
+    monkeypatch.setattr(task_models, "_detector", lambda folder: Path(folder).name)
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    colour, grey = Scan.from_array(pixels), Scan.from_array(pixels[..., 0])
+    assert task_models.detectors_for("", colour) == ["photos"]
+    assert task_models.detectors_for("x", grey) == ["scans"]
