@@ -53,7 +53,8 @@ class SegmentHead(nn.Module):
         self.ups, self.stages = nn.ModuleList(), nn.ModuleList()
         below = channels[-1]
         style: dict[str, Any] = {"squeeze": squeeze, "norm": norm, "act": act}
-        sizes = [triple(k, ndim=ndim) for k in kernels or [kernel] * len(outs)]
+        each_kernel: list[int | list[int]] = [*kernels] if kernels else [kernel] * len(outs)
+        sizes = [triple(k, ndim=ndim) for k in each_kernel]
         self.enter = ConvStage(ndim, below, enter, kernel=sizes[-1], convs=1, **style) if enter else nn.Identity()
         below = enter or below
         for level in range(len(channels) - 2, -1, -1):
