@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medfm.assistant.conversation import Conversation
+    from medfm.scan import Scan
 
 __all__ = ["suggestions"]
 
@@ -25,11 +26,20 @@ def suggestions(talk: Conversation) -> list[str]:
     scan = talk.current
     if scan is None:
         return []
+    trained = _by_trained_models(scan) if scan.data.shape[1] == 1 else []
     if scan.modality == "PHOTO":
-        return ["What is shown in this picture?", "Does the picture look abnormal?"]
+        return [*trained, "What is shown in this picture?", "Does the picture look abnormal?"][:4]
     part = (scan.body_part or "").lower()
     fitting: tuple[str, ...] = next((found for words, found in _BY_PART if any(word in part for word in words)), ())
     if talk.prior is not None and fitting:
         subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith("Segment")), None)
         fitting = (f"Compare the {subject} with the prior", *fitting) if subject else fitting
-    return [*fitting, *_ANYTHING][:4]
+    return [*fitting[:3], *trained, *fitting[3:], *_ANYTHING][:4]
+
+
+def _by_trained_models(scan: Scan) -> list[str]:
+    """What models for one task can do with a picture like this."""
+    from medfm.assistant.task_models import names_for
+
+    found = [f"Find all {name}" for name in names_for("detect", scan)]
+    return [*found[:2], *(["Classify this picture"] if names_for("classify", scan) else [])]

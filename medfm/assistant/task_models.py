@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medfm.scan import Scan
     from medfm.segmenter import Segmenter
 
-__all__ = ["classifiers", "detectors_for", "kinds", "labels_for", "prompter", "segmenters_for", "talkers"]
+__all__ = ["classifiers", "detectors_for", "kinds", "labels_for", "names_for", "prompter", "segmenters_for", "talkers"]
 
 
 def talkers() -> list[str]:
@@ -51,6 +51,11 @@ def prompter() -> Prompter | None:
 def kinds() -> set[str]:
     """What the models of this machine are for: "segment", "detect", "classify" and so on."""
     return {str(about.get("kind", "answers")) for _, about in _folders()}
+
+
+def names_for(kind: str, scan: Scan) -> list[str]:
+    """Names of the models of one kind that read such scans; nothing is loaded."""
+    return [folder.name for folder, about in _folders() if about.get("kind") == kind and _reads(about, scan)]
 
 
 def detectors_for(finding: str, scan: Scan) -> list[Detector]:

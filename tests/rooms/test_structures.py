@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from medfm.assistant import TOOLS, Call, Conversation, task_models
+from medfm.assistant.suggestions import suggestions
 from medfm.grid import GridPrepare
 from medfm.predict import outline_marked
 from medfm.prompter import Drawn
@@ -113,3 +114,18 @@ def test_labels_follow_the_side_that_was_said() -> None:
     assert task_models.labels_for("the left hippocampus", labels) == ["left hippocampus"]
     assert task_models.labels_for("hippocampus", labels) == labels[:2]
     assert task_models.labels_for("lesions", labels) == ["lesion"]
+
+
+def test_suggestions_fit_the_scan_and_the_models_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = [(SimpleNamespace(name=n), {"kind": k, "about": {"colour": c}}) for n, k, c in (
+        ("cells", "detect", True), ("skin", "classify", True), ("organs", "detect", False),
+    )]  # fmt: skip
+    monkeypatch.setattr(task_models, "_folders", lambda: trained)
+    talk = Conversation("test")
+    colours = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    talk.open(Scan.from_array(colours, modality="PHOTO"))
+    assert suggestions(talk)[:2] == ["Find all cells", "Classify this picture"]
+    talk.open(Scan.from_array(colours[..., 0], modality="CR", body_part="chest"))
+    assert "Find all organs" in suggestions(talk) and "Classify this picture" not in suggestions(talk)
+    talk.open(balls())
+    assert not any("Find all" in text for text in suggestions(talk))
