@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medfm import assets, config
-from medfm.errors import AdapterMismatch, UnknownName
+from medfm.errors import AdapterMismatch, ConfigError, UnknownName
 from medfm.grid import Grid, GridPrepare
+from medfm.nn.atlas import Atlas
 from medfm.nn.tiles import Part, label_tiles
 
 __all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "places"]
@@ -37,6 +38,10 @@ class Segmenter(nn.Module):
         flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself.
         places: the encoder also reads where each voxel lies (see `places`), in three more inputs (CoordConv, Liu et al.
             2018).
+        atlas: of the labels, which is fitted to each scan from where the network expects them (`medfm.nn.atlas`):
+            `shape` and `spacing` (mm) of its grid, `around`, how many parts of what lies around it has, `tissues`,
+            groups of labels that look alike, and `sees`, the mm at which the network looks; `prepare` has the mm of the
+            result. A scan is then read whole.
         largest: labels of which only the largest connected part is kept, as validation chose (nnU-Net).
         members: folders beside `medfm.json` that hold further segmenters of the same labels and preparation: the
             probabilities are the mean over this one and them.
@@ -45,17 +50,24 @@ class Segmenter(nn.Module):
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
-        patch: list[int], flips: str = "", places: bool = False, largest: Sequence[str] = (),
-        members: Sequence[str] = (), about: dict[str, Any] | None = None,
+        patch: list[int], flips: str = "", places: bool = False,
+        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), members: Sequence[str] = (),
+        about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
-            **({"places": True} if places else {}), **({"largest": list(largest)} if largest else {}),
+            **({"places": True} if places else {}), **({"atlas": atlas} if atlas else {}),
+            **({"largest": list(largest)} if largest else {}),
             **({"members": list(members)} if members else {}), "about": about or {},
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
         self.places, self.largest = places, list(largest)
+        if atlas:
+            self.register_buffer(
+                "chances", torch.zeros(len(labels) + atlas["around"], *atlas["shape"], dtype=torch.uint8)
+            )
+            self.register_buffer("centres", torch.zeros(len(labels), 3))
         self.others: list[Segmenter] = []  # a plain list: their weights lie in folders of their own
         self.preparation = GridPrepare.from_dict(prepare)
         self.encoder = config.build("encoders", encoder)
@@ -77,7 +89,7 @@ class Segmenter(nn.Module):
         logits: list[Tensor] = self.head(self.encoder(x, spacing), x.shape[2:])
         return logits
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def label(self, grid: Grid, *, flip: bool = False) -> NDArray[np.uint8]:
         """The class of each voxel of `grid`, (D, H, W). flip: also look at the mirrored tiles (see `flips`)."""
 
@@ -87,8 +99,31 @@ class Segmenter(nn.Module):
                 total += other._probabilities(grid, part, flip)
             return total
 
-        found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
+        if "atlas" in self.settings:
+            found = self._fitted(grid)
+        else:
+            found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
         return keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
+
+    def _fitted(self, grid: Grid) -> NDArray[np.uint8]:
+        about = self.settings["atlas"]
+        image = grid.numbers()
+
+        def seen(mm: float) -> tuple[Tensor, list[float]]:
+            size = [max(1, round(n * s / mm)) for n, s in zip(grid.shape, grid.spacing, strict=True)]
+            size = [min(n, new) for n, new in zip(grid.shape, size, strict=True)]
+            steps = [s * n / new for n, s, new in zip(grid.shape, grid.spacing, size, strict=True)]
+            return F.adaptive_avg_pool3d(image[None], size), steps
+
+        x, steps = seen(about["sees"])
+        if self.places:
+            x = torch.cat([x, places(x.shape[2:], steps)[None]], 1)
+        expected = self(x, torch.tensor(steps)[None])[0].softmax(1)[0]
+        tissues = _numbers(self.labels, about["tissues"])
+        atlas = Atlas(self.get_buffer("chances"), self.get_buffer("centres"), tissues, spacing=about["spacing"])
+        middle, near = seen(about["spacing"])
+        fit = atlas.fit(middle[0, 0], near, atlas.starts(expected, steps))
+        return atlas.label(image[0], grid.spacing, fit)
 
     def _probabilities(self, grid: Grid, part: Part, flip: bool) -> Tensor:
         """(1 + K, d, h, w) of a part of `grid`, of this network alone."""
@@ -123,6 +158,15 @@ class Segmenter(nn.Module):
         halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
         save_file(halves, folder / "segment.safetensors")
         (folder / "medfm.json").write_text(json.dumps({"kind": "segment", **self.settings}, indent=1) + "\n")
+
+
+def _numbers(labels: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:
+    """(K,) the number of each label's group; labels of no group get one of their own."""
+    known = {name: number for number, group in enumerate(groups) for name in group}
+    alone = iter(range(len(groups), len(groups) + len(labels)))
+    if unknown := set(known) - set(labels):
+        raise ConfigError(f"atlas.tissues: found {sorted(unknown)}, which are no labels of {list(labels)}")
+    return torch.tensor([known[name] if name in known else next(alone) for name in labels])
 
 
 def keep_largest(labels: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.uint8]:

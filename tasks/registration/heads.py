@@ -1,6 +1,8 @@
-"""Write synthetic brain MR of several people as a labelled data set, and pairs of the people held out.
+r"""Write synthetic brain MR of several people as a labelled data set, and pairs of the people held out.
 
     python tasks/registration/heads.py subject_*.nii.gz --output heads
+    python tasks/registration/heads.py subject_13.nii.gz subject_14.nii.gz --images 10 --sides --common 1 \
+        --spacing 1 --window 192 224 192 --held 0 --output painted         # for medfm evaluate segment
     medfm train registration/synthmorph data.train=heads 'data.hold=[subject_13, subject_14]' ... --output runs/brain
     medfm evaluate register heads/pairs.jsonl --model runs/brain --output runs/figures/brain
 
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medfm.data.brain import MAIN, STRUCTURES, Head
+from medfm.data.brain import MAIN, Head, value_names
 from medfm.scan import Mask, Scan
 
 
@@ -28,23 +30,32 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=4, help="how many people, the last ones, are kept for pairs")
     parser.add_argument("--spacing", type=float, default=3.0, help="mm")
     parser.add_argument("--window", type=int, nargs=3, default=(64, 80, 64), help="voxels along D, H, W")
+    parser.add_argument("--images", type=int, default=1, help="of each person")
+    parser.add_argument("--sides", action="store_true", help="left and right are labels of their own")
+    parser.add_argument("--common", type=float, default=0.0, help="share in the order of T1, T2 or FLAIR")
     given = parser.parse_args()
     for kind in ("imagesTr", "labelsTr"):
         (given.output / kind).mkdir(parents=True, exist_ok=True)
-    number = np.zeros(256, dtype=np.uint8)
-    for index, name in enumerate(MAIN, 1):
-        number[list(STRUCTURES[name])] = index
+    names, number = list(MAIN), np.zeros(256, dtype=np.uint8)
+    if given.sides:
+        names = [name for name in value_names().values() if name.removeprefix("left ").removeprefix("right ") in MAIN]
+    for value, name in value_names().items():
+        wanted = name if given.sides else name.removeprefix("left ").removeprefix("right ")
+        if wanted in names:
+            number[value] = names.index(wanted) + 1
     affine, rows = np.diag([*[given.spacing] * 3, 1.0]), []
     for index, path in enumerate(sorted(given.maps)):
         head, generator = Head.read(path), torch.Generator().manual_seed(index)
-        image, values = head.sample(given.window, spacing=given.spacing, generator=generator)
-        row = {kind: f"{kind}Tr/{head.name}.nii.gz" for kind in ("images", "labels")}
-        Scan.from_array(image.numpy(), affine=affine).write(given.output / row["images"])
-        Mask(number[values.numpy()], affine).write(given.output / row["labels"])
-        rows.append({"image": row["images"], "label": row["labels"]})
-    labels = {"0": "background", **{str(i): name for i, name in enumerate(MAIN, 1)}}
+        for image_of in range(given.images):
+            image, values = head.sample(given.window, spacing=given.spacing, generator=generator, common=given.common)
+            name = head.name if given.images == 1 else f"{head.name}-{image_of}"
+            row = {kind: f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels")}
+            Scan.from_array(image.numpy(), affine=affine).write(given.output / row["images"])
+            Mask(number[values.numpy()], affine).write(given.output / row["labels"])
+            rows.append({"image": row["images"], "label": row["labels"]})
+    labels = {"0": "background", **{str(i): name for i, name in enumerate(names, 1)}}
     (given.output / "dataset.json").write_text(json.dumps({"labels": labels, "training": rows}, indent=1))
-    held = rows[-given.held :]
+    held = rows[-given.held :] if given.held else []
     pairs = [
         {
             "moving": a["image"], "fixed": b["image"], "moving_labels": a["label"], "fixed_labels": b["label"],
