@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medfm import assets, config
-from medfm.errors import AdapterMismatch, ConfigError, UnknownName
+from medfm.errors import AdapterMismatch, ConfigError, ScanError, UnknownName
 from medfm.grid import Grid, GridPrepare
 from medfm.nn.atlas import Atlas
 from medfm.nn.tiles import Part, label_tiles
@@ -105,8 +105,22 @@ class Segmenter(nn.Module):
             found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
         return keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
 
+    def too_small(self, sides: Sequence[float]) -> bool:
+        """Whether a scan of these sides in mm holds too little of what an atlas is of: under half of it on any axis."""
+        about = self.settings.get("atlas")
+        return bool(about) and any(s < n * about["spacing"] / 2 for s, n in zip(sides, about["shape"], strict=True))
+
     def _fitted(self, grid: Grid) -> NDArray[np.uint8]:
         about = self.settings["atlas"]
+        sides = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
+        if self.too_small(sides):
+            have, whole = (
+                " x ".join(f"{s:.0f}" for s in mm) for mm in (sides, [n * about["spacing"] for n in about["shape"]])
+            )
+            raise ScanError(
+                f"the scan is {have} mm large; {self.name or 'the model'} fits an atlas of {whole} mm and needs half "
+                "of it on every axis at least. Choose another --task"
+            )
         image = grid.numbers()
 
         def seen(mm: float) -> tuple[Tensor, list[float]]:

@@ -186,6 +186,8 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     from medfm.assistant.task_models import segmenters_for
 
     models = segmenters_for(structure) if structure else []
+    sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
+    models = [one for one in models if not one.too_small(sides)]
     fitting = next((one for one in models if not _wider(scan, one)), None)
     if least and models and fitting is None:  # minutes of work for outlines of what is not there
         raise MedfmError(

@@ -23,7 +23,7 @@ def segment(
     output: Annotated[Path, typer.Option(help="Where the label map is written.", metavar="MASK.nii.gz")],
     task: Annotated[
         str, typer.Option(help="A segmentation model from `medfm models`, or a folder.", metavar="NAME")
-    ] = "hippocampus",
+    ] = "brain",
     series: Series = None,
     flip: Flip = False,
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
@@ -46,7 +46,7 @@ def segment(
     if not output.name.endswith((".nii", ".nii.gz")):  # told before the work is done
         raise ScanError(f"--output {output.name}: masks are written as NIfTI; end the name in .nii or .nii.gz")
     import medfm
-    from medfm.predict import volumes
+    from medfm.predict.segmenting import asymmetry, volumes
 
     scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
@@ -64,11 +64,15 @@ def segment(
             mask = medfm.segment(medfm.load_segmenter(task), scan, flip=flip)
     mask.write(output)
     found = volumes(mask)
+    uneven = asymmetry(found)
     if as_json:
-        typer.echo(json.dumps({"task": task, "ml": found, "spacing_known": scan.spacing_known}))
+        told = {"task": task, "ml": found, "left_over_right_percent": uneven, "spacing_known": scan.spacing_known}
+        typer.echo(json.dumps(told))
     else:
         for name, ml in found.items():
             typer.echo(f"{name}\t{ml:.2f} ml" if scan.spacing_known else f"{name}\t{ml * 1000:.0f} voxels")
+        for name, percent in uneven.items():
+            typer.echo(f"{name}, left over right\t{percent:+.1f} %")
     show.note(f"written: {output}")
     show.disclaimer()
 

@@ -10,7 +10,7 @@ from medfm.scan import Mask, Scan
 if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
-__all__ = ["segment", "volumes"]
+__all__ = ["asymmetry", "segment", "volumes"]
 
 
 def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
@@ -27,3 +27,13 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
 def volumes(mask: Mask) -> dict[str, float]:
     """Millilitres of each label of a mask, 0.0 for one that was not found."""
     return {about["name"]: about["ml"] for about in mask.to_dict()["labels"].values()}
+
+
+def asymmetry(volumes: dict[str, float]) -> dict[str, float]:
+    """Of each pair "left ..." and "right ..." of `volumes`: how much larger the left one is, in % of their mean."""
+    pairs = {n[5:]: (ml, volumes.get(f"right {n[5:]}")) for n, ml in volumes.items() if n.startswith("left ")}
+    return {
+        name: 200 * (left - right) / (left + right)
+        for name, (left, right) in pairs.items()
+        if right is not None and left + right > 0
+    }

@@ -1,6 +1,6 @@
 """Turn a network that knows where structures are into one that also fits an atlas to each scan.
 
-    medfm train segmentation/brain 'data.train=[subject_01.nii.gz, ...]' 'data.validate=[...]' --output runs/coarse
+    medfm train segmentation/brain-coarse 'data.train=[subject_01.nii.gz, ...]' 'data.validate=[...]' --output runs/coarse
     python tasks/segmentation/atlas.py runs/coarse subject_01.nii.gz ... --output runs/brain
     medfm segment scan.nii.gz --task runs/brain --output mask.nii.gz
 
@@ -67,8 +67,10 @@ def main() -> None:
     kept = [i for i in range(len(chances)) if 0 < i <= len(names) or (i and float(chances[i].mean()) > LEAST)]
     sided = [[n for n in names if n.removeprefix("left ").removeprefix("right ") in group] for group in TISSUES]
     settings = {**network.settings, "prepare": {**network.settings["prepare"], "spacing": [FINE] * 3}}
+    sees = network.preparation.spacing[0]
+    settings["patch"] = [round(n * sees / FINE) for n in network.patch]
     settings["atlas"] = {
-        "shape": list(SHAPE), "spacing": SPACING, "sees": network.preparation.spacing[0], "tissues": sided,
+        "shape": list(SHAPE), "spacing": SPACING, "sees": sees, "tissues": sided,
         "around": len(kept) - len(names),
     }  # fmt: skip
     fitted = Segmenter(**settings)

@@ -19,6 +19,7 @@ from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.segment import compare_masks, evaluate_segment
 from medfm.losses import deep_loss
 from medfm.nn.tiles import label_tiles, starts
+from medfm.predict.segmenting import asymmetry
 from medfm.scan import Scan
 from medfm.segmenter import Segmenter, grow, keep_largest, load_segmenter, places
 from medfm.train.loop import train
@@ -197,3 +198,8 @@ def test_the_largest_part_is_kept() -> None:
     labels[1, 0:2, 0:2], labels[2, 4, 4], labels[3, 0, 5] = 1, 1, 2
     kept = keep_largest(labels, [1])
     assert (kept == 1).sum() == 4 and kept[2, 4, 4] == 0 and kept[3, 0, 5] == 2
+
+
+def test_asymmetry_is_told_of_pairs_in_percent_of_their_mean() -> None:
+    found = asymmetry({"left ball": 3.0, "right ball": 1.0, "core": 5.0, "left cube": 0.0, "right cube": 0.0})
+    assert found == {"ball": 100.0}

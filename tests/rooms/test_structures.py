@@ -33,6 +33,9 @@ class Rule:
 
     name, labels, patch, preparation = "rule", ["left ball", "right ball"], (20, 40, 48), GridPrepare()
 
+    def too_small(self, sides: Any) -> bool:
+        return False
+
     def label(self, grid: Any, *, flip: bool = False) -> np.ndarray:
         return (np.asarray(grid.array[0]) > 150) + 2 * (np.asarray(grid.array[0]) == 100).astype(np.uint8)
 
