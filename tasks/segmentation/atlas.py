@@ -1,6 +1,6 @@
 """Turn a network that knows where structures are into one that also fits an atlas to each scan.
 
-    medfm train segmentation/brain-coarse 'data.train=[subject_01.nii.gz, ...]' 'data.validate=[...]' --output runs/coarse
+    medfm train segmentation/brain-coarse 'data.train=[subject_01.nii.gz, ...]' ... --output runs/coarse
     python tasks/segmentation/atlas.py runs/coarse subject_01.nii.gz ... --output runs/brain
     medfm segment scan.nii.gz --task runs/brain --output mask.nii.gz
 
