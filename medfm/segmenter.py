@@ -108,7 +108,9 @@ class Segmenter(nn.Module):
     def too_small(self, sides: Sequence[float]) -> bool:
         """Whether a scan of these sides in mm holds too little of what an atlas is of: under half of it on any axis."""
         about = self.settings.get("atlas")
-        return bool(about) and any(s < n * about["spacing"] / 2 for s, n in zip(sides, about["shape"], strict=True))
+        return about is not None and any(
+            s < n * about["spacing"] / 2 for s, n in zip(sides, about["shape"], strict=True)
+        )
 
     def _fitted(self, grid: Grid) -> NDArray[np.uint8]:
         about = self.settings["atlas"]
@@ -124,8 +126,8 @@ class Segmenter(nn.Module):
         image = grid.numbers()
 
         def seen(mm: float) -> tuple[Tensor, list[float]]:
-            size = [max(1, round(n * s / mm)) for n, s in zip(grid.shape, grid.spacing, strict=True)]
-            size = [min(n, new) for n, new in zip(grid.shape, size, strict=True)]
+            d, h, w = (min(n, max(1, round(n * s / mm))) for n, s in zip(grid.shape, grid.spacing, strict=True))
+            size = (d, h, w)
             steps = [s * n / new for n, s, new in zip(grid.shape, grid.spacing, size, strict=True)]
             return F.adaptive_avg_pool3d(image[None], size), steps
 

@@ -86,7 +86,8 @@ class Atlas:
     @torch.enable_grad()
     def fit(self, image: Tensor, spacing: Sequence[float], starts: Sequence[Tensor]) -> Fit:
         """image: (D, H, W) in 0 to 1, of about 3 mm. All `starts` are tried at half the resolution."""
-        size = [max(1, round(n / 2)) for n in image.shape]
+        d, h, w = image.shape
+        size = (max(1, round(d / 2)), max(1, round(h / 2)), max(1, round(w / 2)))
         small = F.adaptive_avg_pool3d(image[None, None], size)[0, 0]
         steps = [s * a / b for s, a, b in zip(spacing, image.shape, size, strict=True)]
         half = torch.tensor(image.shape) * torch.tensor(spacing) / 2
