@@ -162,7 +162,9 @@ def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | Non
         turn.note = "It outlines what it takes for the thing that you meant, whatever that is; check its edge."
     if mask is None and corners is not None:
         mask = predict.enclose(scan, *corners)
-        turn.text = "Told from its surroundings by brightness, in this slice only."
+        turn.text = "Told from its surroundings by brightness" + (
+            ", in this slice only." if scan.data.shape[1] > 1 else "."
+        )
         turn.note = "No model is behind this outline; check its edge."
     elif mask is None:
         assert point is not None

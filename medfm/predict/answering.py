@@ -7,6 +7,7 @@ import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
+from medfm.language.vocabulary import term_of
 from medfm.predict.places import inside, pieces
 from medfm.scan import Scan
 from medfm.scan.results import Answer, Box
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from medfm.model import MedFM, Reading
 
 __all__ = ["ask", "ask_many", "stream"]
+
+_FILMS = ("CR", "DX", "RG")
+_MODALITY = "What modality is used to take this image?"
 
 
 def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Answer:
@@ -51,7 +55,8 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
 
 
 def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Box, ...]:
-    """Boxes of the structures that the question or the answer names and the eye found."""
+    """Boxes of the structures that the question or the answer names and the eye found; of a film only of diseases,
+    since nobody has drawn organs on films for the eye to learn from."""
     if model.vision is None:  # somebody else's model
         return ()
     words = set(re.findall(r"[a-z]+", text.lower()))
@@ -67,4 +72,20 @@ def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Bo
         probability = inside(reading, reading.logits[0, index].sigmoid().numpy())
         if probability.max() > 0.5:
             boxes.append(pieces(scan, reading, label, probability)[0].box)
+    if any(_organ(box) for box in boxes) and _film(model, scan, reading):
+        boxes = [box for box in boxes if not _organ(box)]
     return tuple(sorted(boxes, key=lambda b: -(b.score or 0)))
+
+
+def _organ(box: Box) -> bool:
+    return term_of(box.label)[0] == "in view"
+
+
+def _film(model: MedFM, scan: Scan, reading: Reading) -> bool:
+    """By the header; where it does not say, by the second look, which costs no words of the language model."""
+    if scan.modality != "UNKNOWN":
+        return scan.modality in _FILMS
+    if reading.memory is None or scan.data.shape[1] > 1:
+        return False
+    (named,) = model.candidates(reading.memory, [_MODALITY], most=1)
+    return bool(named) and "x-ray" in named[0][0].lower()

@@ -196,6 +196,8 @@ def test_evidence_is_a_box_around_what_is_named(model: MedFM, monkeypatch: pytes
     left = (64 - round(80 * 64 / 96)) // 2
     assert box.low == pytest.approx(((32 - left) * 1.5, 24)) and box.high == pytest.approx(((48 - left) * 1.5, 48))
     assert ask(model, scan, "What is the modality?").evidence == ()
+    film = replace(scan, modality="CR")  # whose organs nobody has drawn for the eye to learn from
+    assert ask(model, film, "Is there a disk?").evidence == ()
 
 
 def test_low_confidence_abstains_and_says_why(model: MedFM, monkeypatch: pytest.MonkeyPatch) -> None:
