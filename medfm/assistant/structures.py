@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import log, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,7 +182,8 @@ def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | Non
 
 
 def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | None:
-    """The first model trained to outline `structure` that reads scans as large as this one.
+    """The model trained to outline `structure` that reads scans as large as this one; of several the one whose field of
+    view is nearest in size: one for crops takes a whole head for a crop, and the other way round.
 
     least: raise MedfmError where all of them were trained on smaller fields of view, instead of None.
     """
@@ -190,7 +192,9 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     models = segmenters_for(structure) if structure else []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
     models = [one for one in models if not one.too_small(sides)]
-    fitting = next((one for one in models if not _wider(scan, one)), None)
+    size = prod(count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True))
+    able = [one for one in models if not _wider(scan, one)]
+    fitting = min(able, key=lambda one: abs(log(prod(_field(one, scan)) / size)), default=None)
     if least and models and fitting is None:  # minutes of work for outlines of what is not there
         raise MedfmError(
             f"The scan is several times larger than what the model {models[0].name} was trained on. Cut it to the "
@@ -244,13 +248,17 @@ def _wider(scan: Scan, model: Segmenter) -> bool:
 
     A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
     """
-    spacing = model.preparation.spacing or tuple(reversed(scan.spacing))
-    field = [voxels * mm for voxels, mm in zip(model.patch, spacing, strict=True)]
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
     tiles = 1.0
-    for side, seen in zip(sides, field, strict=True):
+    for side, seen in zip(sides, _field(model, scan), strict=True):
         tiles *= max(1.0, side / seen)
     return tiles > _TILES
+
+
+def _field(model: Segmenter, scan: Scan) -> list[float]:
+    """mm along D, H, W that the model reads at once."""
+    spacing = model.preparation.spacing or tuple(reversed(scan.spacing))
+    return [voxels * mm for voxels, mm in zip(model.patch, spacing, strict=True)]
 
 
 def _unseen(turn: Turn, structure: str) -> None:
