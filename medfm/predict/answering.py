@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from medfm.language.vocabulary import term_of
-from medfm.predict.places import inside, pieces
+from medfm.predict.places import highest, inside, pieces
 from medfm.scan import Scan
 from medfm.scan.results import Answer, Box
 
@@ -70,7 +70,7 @@ def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Bo
         ):
             continue
         probability = inside(reading, reading.logits[0, index].sigmoid().numpy())
-        if probability.max() > 0.5:
+        if highest(probability) > 0.5:
             boxes.append(pieces(scan, reading, label, probability)[0].box)
     if any(_organ(box) for box in boxes) and _film(model, scan, reading):
         boxes = [box for box in boxes if not _organ(box)]

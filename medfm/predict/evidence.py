@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from medfm.data.truths import side_of
 from medfm.language.vocabulary import LESIONS, ORGANS, REGIONS, region_of, term_of
 from medfm.language.wording import read
 from medfm.predict.answering import ask_many
-from medfm.predict.places import Piece, inside, pieces
+from medfm.predict.places import Piece, highest, inside, pieces
 from medfm.prepare import Prepared
 from medfm.scan import Answer, Box, Finding, Measurement, Scan
 from medfm.scan.report import Evidence, Side
@@ -40,7 +38,6 @@ _BESIDE = {  # regions that an image of one region can show, too
     "Chest": ("Neck", "Chest", "Abdomen", "Spine"), "Abdomen": ("Chest", "Abdomen", "Pelvis", "Spine"),
     "Pelvis": ("Abdomen", "Pelvis", "Spine"),
 }  # fmt: skip
-_CELLS = 8  # of a volume's map must say so: among dozens of slices a cell or two always do
 _ALONE = 0.45  # a film's map without a word of the answers: enough for a guess, not for a statement
 
 
@@ -130,7 +127,7 @@ def _candidates(
         if not told_here:
             continue
         probability = inside(reading, reading.logits[0, index].sigmoid().numpy())
-        top = float(np.sort(probability, axis=None)[-(_CELLS if probability.shape[0] > 1 else 1)])
+        top = highest(probability)
         parts = pieces(scan, reading, label, probability, least=min(0.5, top / 2)) if top > 0.02 else []
         score = max(-7.0, min(7.0, math.log(max(top, 1e-4) / max(1 - top, 1e-4))))
         if lesion is None:

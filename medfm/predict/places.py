@@ -15,7 +15,9 @@ from medfm.scan.results import Box
 if TYPE_CHECKING:
     from medfm.model import Reading
 
-__all__ = ["Piece", "inside", "pieces"]
+__all__ = ["Piece", "highest", "inside", "pieces"]
+
+_CELLS = 8  # of a volume's map must say so: among dozens of slices a cell or two always do
 
 
 class Piece(NamedTuple):
@@ -34,6 +36,11 @@ def inside(reading: Reading, probability: NDArray[np.float32]) -> NDArray[np.flo
     middle = (slice(None), slice(top, -top or None), slice(left, -left or None))
     kept[middle] = probability[middle]
     return kept
+
+
+def highest(probability: NDArray[np.float32]) -> float:
+    """How sure a map (D, h, w) is anywhere: its highest value; of a volume the eighth."""
+    return float(np.sort(probability, axis=None)[-(_CELLS if probability.shape[0] > 1 else 1)])
 
 
 def pieces(
