@@ -102,13 +102,15 @@ class MedFM(PreTrainedModel):
         return torch.cat([words[:, :head], tokens.to(words.dtype), words[:, head + tokens.shape[1] :]], 1)
 
     @torch.no_grad()
-    def candidates(self, memory: Tensor, questions: Sequence[str], *, most: int = 3) -> list[list[tuple[str, float]]]:
-        """For each question the known answers that a second look at `memory` (1, M, I) finds likeliest, best first,
-        with their probabilities; those under a twentieth are left out."""
+    def candidates(
+        self, memory: Tensor, questions: Sequence[str], *, most: int = 3, only: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each question the known answers that a second look at `memory` (1, looks, M, I) finds likeliest, best
+        first, with their probabilities; those under a twentieth are left out. only: ask one member of the panel."""
         assert self.vision.glance is not None
         asked = self.prompt.padded(self.tokenizer, questions).to(self.device)
         words = self.get_input_embeddings()(asked.clamp(min=0)).float()
-        chosen = self.vision.glance(words, asked >= 0, memory.expand(len(questions), -1, -1)).softmax(-1)
+        chosen = self.vision.glance(words, asked >= 0, memory, asked.new_zeros(len(asked)), only=only).exp()
         best = chosen.topk(min(most, chosen.shape[1]))
         return [
             [(self.vision.answers[i], p) for i, p in zip(row, values, strict=True) if p >= 0.05]
@@ -185,7 +187,7 @@ class MedFM(PreTrainedModel):
 
     @torch.no_grad()
     def asked(self, memory: Tensor | None, questions: Sequence[str]) -> list[Tensor]:
-        """Each question as word vectors (L, E), behind it what a second look at `memory` (1, M, I) proposes."""
+        """Each question as word vectors (L, E), behind it what a second look at `memory` (1, looks, M, I) proposes."""
         hints = (
             [hint_of(c) for c in self.candidates(memory, questions)] if memory is not None else [""] * len(questions)
         )
@@ -248,11 +250,12 @@ def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(name) if (Path(name) / "vision.safetensors").exists() else assets.adapter_folder(name)
     tensors = assets.eye_tensors(folder)
     if (folder / "vision.json").exists():
-        about = json.loads((folder / "vision.json").read_text())
+        about = {"looks": 1} | json.loads((folder / "vision.json").read_text())
     else:
         saved = json.loads((folder / "medfm.json").read_text())
         vision = saved["vision"]
         about = {"labels": vision["labels"], "prepare": saved["prepare"], "answers": vision.get("answers", [])}
+        about["looks"] = vision.get("looks", 1)
     return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 

@@ -13,7 +13,7 @@ from medfm import config
 from medfm.errors import ConfigError
 from medfm.heads.structures import StructureHead
 from medfm.language.connector import Connector
-from medfm.language.glance import Glance
+from medfm.language.glance import Panel
 
 __all__ = ["Seen", "Vision", "load_fitting"]
 
@@ -21,7 +21,7 @@ __all__ = ["Seen", "Vision", "load_fitting"]
 class Seen(NamedTuple):
     """One look at a scan: pyramid (five levels), structure logits (B, K, D, H/8, W/8), tokens (B, M, E).
 
-    memory: what questions look at again (B, M, inner), None where no answers are known.
+    memory: what questions look at again (B, looks, M, inner), None where no answers are known.
     """
 
     pyramid: list[Tensor]
@@ -36,15 +36,19 @@ class Vision(nn.Module):
     Args:
         encoder: a node of configs/model. labels: names of the structures. width: of the language model's word vectors.
         answers: known answers, among which a second look with the question in mind chooses; none = no such look.
+        looks: members of the panel that takes that second look.
     """
 
-    def __init__(self, *, encoder: dict[str, Any], labels: list[str], width: int, answers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, encoder: dict[str, Any], labels: list[str], width: int, answers: Sequence[str] = (), looks: int = 1
+    ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = config.build("encoders", encoder)
         self.structures = StructureHead(self.encoder.channels, labels=labels)
-        self.connector = Connector(self.encoder.channels[-1], len(labels), width)
+        self.connector = Connector(self.encoder.channels, len(labels), width)
         self.answers = list(answers)
-        self.glance = Glance(self.connector.features, len(labels), width, answers=len(answers)) if answers else None
+        about = (self.connector.features, len(labels), width)
+        self.glance = Panel(*about, answers=len(answers), looks=looks) if answers else None
 
     def write(self, file: Path) -> None:
         """Save the weights as safetensors in half precision."""
@@ -62,7 +66,7 @@ class Vision(nn.Module):
 
     def describe(self, pyramid: list[Tensor], logits: Tensor) -> Seen:
         """What `look` found, in words-sized vectors."""
-        patches, summary = self.connector.gather(pyramid[-1], logits), self.structures.summary(logits)
+        patches, summary = self.connector.gather(pyramid, logits), self.structures.summary(logits)
         memory = self.glance.remember(patches, summary) if self.glance else None
         return Seen(pyramid, logits, self.connector(patches, summary), memory)
 

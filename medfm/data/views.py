@@ -44,7 +44,7 @@ def look_at_one(vision: Vision, case: Case, number: int, *, views: int) -> list[
         if view == views - 1 > 0 and x.shape[2] == 1:
             x, spacing = augment.slab(x[:, :, 0], generator, depth=3)
         pyramid, logits = vision.look(x, spacing)
-        patches, summary = vision.connector.gather(pyramid[-1], logits), vision.structures.summary(logits)
+        patches, summary = vision.connector.gather(pyramid, logits), vision.structures.summary(logits)
         looks.append((patches[0].half(), summary[0].half()))
     return looks
 

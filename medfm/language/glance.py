@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Glance"]
+__all__ = ["Glance", "Panel"]
 
 
 class Glance(nn.Module):
@@ -28,8 +31,8 @@ class Glance(nn.Module):
         self.about = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, inner))
         self.words = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner))
         self.order = nn.GRU(inner, inner // 2, bidirectional=True, batch_first=True)
-        layer = nn.TransformerDecoderLayer(inner, 4, 2 * inner, 0.2, "gelu", batch_first=True, norm_first=True)
-        self.layers = nn.TransformerDecoder(layer, 2, nn.LayerNorm(inner))
+        self.layers = nn.ModuleList(_Layer(inner) for _ in range(2))
+        self.norm = nn.LayerNorm(inner)
         self.choose = nn.Sequential(
             nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3), nn.Linear(2 * inner, answers)
         )  # fmt: skip
@@ -45,15 +48,84 @@ class Glance(nn.Module):
         structures = self.structures + self.about(summary.transpose(1, 2))
         return torch.cat([(self.patch(patches) + places).flatten(1, 3), structures], 1)
 
-    def forward(self, words: Tensor, real: Tensor, memory: Tensor) -> Tensor:
-        """words (N, L, E), `real` (N, L) false at padding; memory (N, M, inner) -> logits (N, answers)."""
+    def forward(self, words: Tensor, real: Tensor, memory: Tensor, row: Tensor) -> Tensor:
+        """words (N, L, E), `real` (N, L) false at padding; memory (B, M, inner), of which each question looks at its
+        `row` (N,) -> logits (N, answers)."""
+        logits: Tensor = self.choose(self.gist(words, real, memory, row))
+        return logits
+
+    def gist(self, words: Tensor, real: Tensor, memory: Tensor, row: Tensor) -> Tensor:
+        """What the question and what it found come to, (N, 2 inner)."""
         asked = self.words(words).masked_fill(~real[..., None], 0)
         lengths = real.sum(1).clamp(min=1)
         packed = nn.utils.rnn.pack_padded_sequence(asked, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = nn.utils.rnn.pad_packed_sequence(
             self.order(packed)[0], batch_first=True, total_length=words.shape[1]
         )
-        found = self.layers(states, memory, tgt_key_padding_mask=~real).masked_fill(~real[..., None], 0)
-        gist = torch.cat([found.sum(1) / lengths[:, None], states.masked_fill(~real[..., None], -10).amax(1)], -1)
-        logits: Tensor = self.choose(gist)
-        return logits
+        found = states
+        for layer in self.layers:
+            found = layer(found, real, memory, row)
+        found = self.norm(found).masked_fill(~real[..., None], 0)
+        return torch.cat([found.sum(1) / lengths[:, None], states.masked_fill(~real[..., None], -10).amax(1)], -1)
+
+
+class _Layer(nn.Module):
+    """Words attend to each other, then to what the scan shows. A scan's keys and values are computed once for all the
+    questions about it, half of the work of torch's decoder layer."""
+
+    def __init__(self, width: int, *, heads: int = 4, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.own, self.own_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.query, self.seen, self.seen_out = (nn.Linear(width, n * width) for n in (1, 2, 1))
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, real: Tensor, memory: Tensor, row: Tensor) -> Tensor:
+        """x (N, L, E), real (N, L); memory (B, M, E), row (N,) -> (N, L, E)."""
+        query, key, value = self._split(self.own(self.norms[0](x)), 3)
+        x = x + self._drop(self.own_out(self._attend(query, key, value, real[:, None, None])))
+        query = self._split(self.query(self.norms[1](x)), 1)[0]
+        key, value = (part[row] for part in self._split(self.seen(memory), 2))
+        x = x + self._drop(self.seen_out(self._attend(query, key, value, None)))
+        return x + self._drop(self.down(self._drop(F.gelu(self.up(self.norms[2](x))))))
+
+    def _split(self, x: Tensor, count: int) -> Tensor:
+        """(N, L, count E) -> (count, N, heads, L, E / heads)."""
+        return x.unflatten(-1, (count, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return found.transpose(1, 2).flatten(2)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Panel(nn.Module):
+    """Several second looks, each of which has not learned from one fold of the cases (`data.questions.fold_of`).
+
+    Their mean answers (bagging; Breiman 1996). For a case to learn from, only the one that has not seen it speaks
+    (stacking; Wolpert 1992): a proposal that is never wrong in training would teach the language model to trust all.
+
+    Args:
+        looks: number of members and folds; a single one learns from all. The others: see `Glance`.
+    """
+
+    def __init__(self, features: int, structures: int, width: int, *, answers: int, looks: int = 1) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(Glance(features, structures, width, answers=answers) for _ in range(looks))
+
+    def remember(self, patches: Tensor, summary: Tensor) -> Tensor:
+        """As `Glance.remember`, of every member: (B, looks, M, inner)."""
+        return torch.stack([member.remember(patches, summary) for member in self.members], 1)
+
+    def forward(
+        self, words: Tensor, real: Tensor, memory: Tensor, row: Tensor, *, only: int | None = None
+    ) -> Tensor:  # fmt: skip
+        """Logarithm of the mean probability (N, answers), over memory (B, looks, M, inner); of the member `only`."""
+        chosen = self.members if only is None else [self.members[only]]
+        numbers = range(len(self.members)) if only is None else [only]
+        said = [m(words, real, memory[:, n], row).log_softmax(-1) for n, m in zip(numbers, chosen, strict=True)]
+        return torch.stack(said).logsumexp(0) - math.log(len(said))

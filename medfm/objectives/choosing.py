@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfm.data.questions import Case
-from medfm.language.glance import Glance
+from medfm.language.glance import Glance, Panel
 from medfm.language.prompt import Prompt
 from medfm.metrics import normalise_answer
 from medfm.model import base_language
@@ -58,21 +58,21 @@ class Choosing:
             "answer": torch.tensor([self.number.get(normalise_answer(a), -1) for c in cases for a in c.answers]),
         }
 
-    def loss(self, glance: Glance, memory: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(self, glance: Glance | Panel, memory: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the known answers, smoothed, and the share chosen right."""
         chosen = self.chosen(glance, memory, batch)
         right = (chosen.argmax(-1) == batch["answer"]).float().mean()
         return F.cross_entropy(chosen, batch["answer"], label_smoothing=0.05, ignore_index=-1), right
 
-    def chosen(self, glance: Glance, memory: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (N, answers) over memory (B, M, inner)."""
+    def chosen(self, glance: Glance | Panel, memory: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (N, answers) over what `glance` remembers of each case."""
         self.words = self.words.to(memory.device)
         words = F.embedding(batch["asked"].clamp(min=0), self.words)
-        logits: Tensor = glance(words, batch["asked"] >= 0, memory[batch["row"]])
+        logits: Tensor = glance(words, batch["asked"] >= 0, memory, batch["row"])
         return logits
 
     @torch.no_grad()
-    def score(self, glance: Glance, cases: Sequence[Case], memory: Callable[[int], Tensor]) -> dict[str, float]:
+    def score(self, glance: Panel, cases: Sequence[Case], memory: Callable[[int], Tensor]) -> dict[str, float]:
         """Share of the cases' questions answered right, for each modality and over all ("score")."""
         right: Counter[str] = Counter()
         total: Counter[str] = Counter()

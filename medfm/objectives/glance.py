@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfm.data.questions import both_sides, question_batches
+from medfm.data.questions import both_sides, fold_of, question_batches
 from medfm.data.rewording import Rewording
 from medfm.data.views import look_at, stack_looks
-from medfm.language.glance import Glance
+from medfm.language.glance import Panel
 from medfm.model import load_vision
 from medfm.objectives.choosing import Choosing, known_answers
 from medfm.prepare import Prepare
@@ -29,12 +29,13 @@ class Glances(nn.Module):
         model: `language` (whose word vectors the questions are read in), `encoder`, and `vision` (a folder that
             `grounded` left) or `adapter` (a name).
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
-        batch: images per step. views: changed copies of every picture, see `look_at`.
+        batch: images per step. views: changed copies of every picture, see `look_at`. looks: members of the panel,
+            each of which learns from all but one fold of the cases.
         paraphrases: pattern -> other ways to ask, used for a share `reword` of the questions.
     """
 
     def __init__(
-        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 24, views: int = 6,
+        self, *, model: dict[str, Any], data: dict[str, Any], batch: int = 24, views: int = 6, looks: int = 3,
         paraphrases: dict[str, list[str]] | None = None, reword: float = 0.15, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -44,9 +45,10 @@ class Glances(nn.Module):
         self.rewording = Rewording(paraphrases or {}, share=reword)
         answers = known_answers(self.cases)
         self.choosing = Choosing(answers, language=model["language"], prompt=model.get("prompt", {}))
-        self.about = {"labels": about["labels"], "prepare": about["prepare"], "answers": answers}
+        self.about = {"labels": about["labels"], "prepare": about["prepare"], "answers": answers, "looks": looks}
         self.vision = Vision(
-            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width, answers=answers
+            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width, answers=answers,
+            looks=looks,
         )  # fmt: skip
         load_fitting(self.vision, tensors)
         self.vision.requires_grad_(False)
@@ -55,7 +57,7 @@ class Glances(nn.Module):
         self.shown = look_at(self.vision, self.held, views=1)[0]
 
     @property
-    def glance(self) -> Glance:
+    def glance(self) -> Panel:
         assert self.vision.glance is not None
         return self.vision.glance
 
@@ -72,11 +74,18 @@ class Glances(nn.Module):
         patches, summary = stack_looks([view[i] for i in indices])
         cases = [self.cases[i] for i in indices]
         asked = [replace(c, questions=[self.rewording(q, generator) for q in c.questions]) for c in cases]
-        return {"patches": patches, "summary": summary, **self.choosing.batch(asked)}
+        folds = torch.tensor([fold_of(c, len(self.glance.members)) for c in cases])
+        return {"patches": patches, "summary": summary, "fold": folds, **self.choosing.batch(asked)}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        memory = self.glance.remember(batch["patches"], batch["summary"])
-        loss, right = self.choosing.loss(self.glance, memory, batch)
+        found = []
+        for number, member in enumerate(self.glance.members):
+            learned = (batch["fold"] != number)[batch["row"]] | (len(self.glance.members) == 1)
+            if learned.any():
+                asked = {name: batch[name][learned] for name in ("asked", "row", "answer")}
+                memory = member.remember(batch["patches"], batch["summary"])
+                found.append(torch.stack(self.choosing.loss(member, memory, asked)))
+        loss, right = torch.stack(found).mean(0)
         return {"loss": loss, "right": right}
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from medfm import assets
 from medfm.data.questions import both_sides, question_batches, stack_scans, structure_target
 from medfm.data.rewording import Rewording
 from medfm.image import augment
-from medfm.language.glance import Glance
+from medfm.language.glance import Panel
 from medfm.losses import map_loss, soft_max_pool
 from medfm.model import load_vision
 from medfm.objectives.choosing import Choosing, known_answers
@@ -63,7 +63,7 @@ class Grounded(nn.Module):
             self.vision.encoder.load_imagenet(weights)
 
     @property
-    def glance(self) -> Glance:
+    def glance(self) -> Panel:
         assert self.vision.glance is not None
         return self.vision.glance
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data.questions import Case, both_sides, question_batches
+from medfm.data.questions import Case, both_sides, fold_of, question_batches
 from medfm.data.rewording import Rewording
 from medfm.data.views import Look, look_at, stack_looks
 from medfm.language.prompt import Packed, Prompt, hint_of, pack
@@ -52,7 +52,7 @@ class Instruct(nn.Module):
             check_base(assets.adapter_folder(model["adapter"]), digest)
         vision = {
             "encoder": model["encoder"], "labels": about["labels"], "width": language.config.hidden_size,
-            "answers": about.get("answers", []),
+            "answers": about.get("answers", []), "looks": about["looks"],
         }  # fmt: skip
         config = MedFMConfig(
             vision=vision, prepare=about["prepare"], prompt=Prompt(**model.get("prompt", {})).to_dict(),
@@ -74,7 +74,7 @@ class Instruct(nn.Module):
         return cases, held, look_at(self.model.vision, cases, views=views)
 
     def _proposals(self) -> list[list[list[str]]]:
-        """What the second look proposes: of each view, each case, each question."""
+        """What the member of the panel that has not seen a case proposes: of each view, each case, each question."""
         return [[self._propose(c, look) for c, look in zip(self.cases, v, strict=True)] for v in self.views]
 
     @torch.no_grad()
@@ -85,10 +85,12 @@ class Instruct(nn.Module):
 
     @torch.no_grad()
     def _propose(self, case: Case, look: Look) -> list[str]:
-        if self.model.vision.glance is None:
+        panel = self.model.vision.glance
+        if panel is None:
             return [""] * len(case.questions)
-        memory = self.model.vision.glance.remember(*stack_looks([look]))
-        return [hint_of(c) for c in self.model.candidates(memory, case.questions)]
+        memory = panel.remember(*stack_looks([look]))
+        unseen = fold_of(case, len(panel.members))
+        return [hint_of(c) for c in self.model.candidates(memory, case.questions, only=unseen)]
 
     def train(self, mode: bool = True) -> Instruct:
         """The frozen eye keeps its stored statistics while the rest trains."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data.questions import Case, both_sides
+from medfm.data.questions import Case, both_sides, fold_of
 from medfm.data.views import Look, look_at_one, stack_looks
 from medfm.metrics import normalise_answer
 from medfm.model import save_adapter
@@ -21,17 +21,14 @@ from medfm.objectives.instruct import Instruct
 
 __all__ = ["Own"]
 
-_FOLDS = 4
-
 
 class Own(Instruct):
     """`Instruct` from a trained adapter, with three differences.
 
     The frozen eye looks at each scan as it is read, and only what it saw is kept: the pixels of a stream larger than
-    the memory, or the disk, are not. The second look learns the new answers (its last layers, in seconds); what it
-    proposes for a training case comes from a twin that did not see that case (stacking; Wolpert 1992), so that the
-    language model learns how far to trust it. And what is trained stays small: LoRA, those last layers, the loudness
-    of the connector.
+    the memory, or the disk, are not. The panel of second looks learns the new answers (its last layers, in seconds),
+    each member without its own fold of the cases. And what is trained stays small: LoRA, those last layers, the
+    loudness of the connector.
 
     Args:
         adapter: name or folder of the adapter to go on from.
@@ -73,33 +70,20 @@ class Own(Instruct):
         return cases, held, [[case.views[view] for case in cases] for view in range(views)]
 
     def _proposals(self) -> list[list[list[str]]]:
-        glance = self.model.vision.glance
-        if glance is None:
+        panel = self.model.vision.glance
+        if panel is None:
             return super()._proposals()
         self._learn_answers()
         known = {normalise_answer(a): i for i, a in enumerate(self.model.vision.answers)}
-        gists = [[self._gist(c, look) for c, look in zip(self.cases, view, strict=True)] for view in self.views]
         truths = [torch.tensor([known.get(normalise_answer(a), -1) for a in c.answers]) for c in self.cases]
-
-        def fitted(left_out: int) -> nn.Sequential:
-            chosen = [number for number in range(len(self.cases)) if number % _FOLDS != left_out]
-            if not chosen:  # a single case: the parent, which has not seen it either
-                return glance.choose
-            inputs = torch.cat([view[number] for view in gists for number in chosen])
-            targets = torch.cat([truths[number] for _ in gists for number in chosen])
-            return _fit(glance.choose, inputs, targets)
-
-        proposed: list[list[list[str]]] = [[[] for _ in self.cases] for _ in self.views]
-        first = glance.choose
-        for fold in range(_FOLDS):
-            glance.choose = fitted(fold)
-            for view, looks in enumerate(self.views):
-                for number in range(fold, len(self.cases), _FOLDS):
-                    proposed[view][number] = self._propose(self.cases[number], looks[number])
-            glance.choose = first
-        glance.choose = fitted(_FOLDS)
-        glance.requires_grad_(False)
-        return proposed
+        for fold, member in enumerate(panel.members):
+            chosen = [n for n, c in enumerate(self.cases) if fold_of(c, len(panel.members)) != fold]
+            if chosen:
+                inputs = [self._gist(member, self.cases[n], view[n]) for view in self.views for n in chosen]
+                targets = torch.cat([truths[n] for _ in self.views for n in chosen])
+                member.choose = _fit(member.choose, torch.cat(inputs), targets)
+        panel.requires_grad_(False)
+        return super()._proposals()
 
     def _learn_answers(self) -> None:
         """Add the answers of these cases to the known ones; those known already keep what was learned of them."""
@@ -108,29 +92,23 @@ class Own(Instruct):
         new = [a for a in known_answers(self.cases) if normalise_answer(a) not in known]
         if not new or vision.glance is None:
             return
-        last = vision.glance.choose[-1]
-        assert isinstance(last, nn.Linear)
-        more = nn.Linear(last.in_features, last.out_features + len(new))
-        with torch.no_grad():
-            more.weight[: last.out_features], more.bias[: last.out_features] = last.weight, last.bias
-            more.bias[last.out_features :] = last.bias.min()  # unlikely until something is learned of them
-        vision.glance.choose[-1] = more
+        for member in vision.glance.members:
+            last = member.choose[-1]
+            more = nn.Linear(last.in_features, last.out_features + len(new))
+            with torch.no_grad():
+                more.weight[: last.out_features], more.bias[: last.out_features] = last.weight, last.bias
+                more.bias[last.out_features :] = last.bias.min()  # unlikely until something is learned of them
+            member.choose[-1] = more
         vision.answers += new
         self.model.config.vision["answers"] = vision.answers
 
     @torch.no_grad()
-    def _gist(self, case: Case, look: Look) -> Tensor:
-        """What the second look's last layers get of each question of a case (N, 2 inner)."""
-        glance = self.model.vision.glance
-        assert glance is not None
-        memory = glance.remember(*stack_looks([look]))
+    def _gist(self, member: Any, case: Case, look: Look) -> Tensor:
+        """What the last layers of a member of the panel get of each question of a case (N, 2 inner)."""
+        memory = member.remember(*stack_looks([look]))
         asked = self.model.prompt.padded(self.model.tokenizer, case.questions)
         words = self.model.get_input_embeddings()(asked.clamp(min=0)).float()
-        last, glance.choose = glance.choose, nn.Sequential()
-        try:
-            gist: Tensor = glance(words, asked >= 0, memory.expand(len(asked), -1, -1))
-        finally:
-            glance.choose = last
+        gist: Tensor = member.gist(words, asked >= 0, memory, asked.new_zeros(len(asked)))
         return gist
 
     @torch.no_grad()

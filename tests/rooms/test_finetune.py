@@ -89,7 +89,7 @@ def test_from_data_to_an_adapter_that_is_asked_merged_and_removed(
     assert str(phantom_rows.parent) not in "".join(f.read_text() for f in folder.glob("*.[jm][sd]*"))
     stored = set(load_file(folder / "vision.safetensors"))
     assert not [n for n in stored if n.startswith(("encoder", "structures", "connector.patch", "connector.note"))]
-    assert {"connector.gain", "glance.choose.1.weight"} <= stored
+    assert {"connector.gain", "glance.members.0.choose.1.weight"} <= stored
     held = {json.loads(line)["image"] for line in (home / "runs" / "mine" / "held.jsonl").read_text().splitlines()}
     assert len(held) == 3
     scan = Scan.read(next(iter(held)))
@@ -186,7 +186,7 @@ def test_new_answers_are_added_and_old_ones_kept(home: Path, phantom_rows: Path,
     answers = objective.model.vision.answers
     assert answers == [*before.answers, "Noise"]
     assert objective.model.vision.glance is not None and before.glance is not None
-    assert objective.model.vision.glance.choose[-1].out_features == len(answers)
+    assert {m.choose[-1].out_features for m in objective.model.vision.glance.members} == {len(answers)}
     trained = {n for n, p in objective.model.vision.named_parameters() if p.requires_grad}
     assert trained == {"connector.norm.weight", "connector.norm.bias", "connector.gain"}
     encoder, eye = before.encoder.state_dict(), objective.model.vision.encoder.state_dict()
