@@ -67,9 +67,15 @@ class Choosing:
     def chosen(self, glance: Glance | Panel, memory: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Logits (N, answers) over what `glance` remembers of each case."""
         self.words = self.words.to(memory.device)
-        words = F.embedding(batch["asked"].clamp(min=0), self.words)
-        logits: Tensor = glance(words, batch["asked"] >= 0, memory, batch["row"])
-        return logits
+        real = batch["asked"] >= 0
+        lengths = real.sum(1)
+        order = lengths.argsort()
+        found = []
+        for rows in order.split(32):  # alike in length: one long question would pad them all, at twice the cost
+            longest = int(lengths[rows].max())
+            words = F.embedding(batch["asked"][rows, :longest].clamp(min=0), self.words)
+            found.append(glance(words, real[rows, :longest], memory, batch["row"][rows]))
+        return torch.cat(found)[order.argsort()]
 
     @torch.no_grad()
     def score(self, glance: Panel, cases: Sequence[Case], memory: Callable[[int], Tensor]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from medfm.language.vocabulary import term_of
+from medfm.predict.contradiction import contradiction
 from medfm.predict.places import highest, inside, pieces
 from medfm.scan import Scan
 from medfm.scan.results import Answer, Box
@@ -51,6 +52,8 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
     confidence = math.exp(logp)
     low = confidence < model.config.abstain
     reason = f"confidence {confidence:.0%} is below the {model.config.abstain:.0%} this model needs" if low else None
+    if other := contradiction(scan, text, plane=reading.prepared.plane):
+        low, reason = True, f"{other}, which does not go with this answer"
     return Answer(text, confidence, low, _evidence(model, scan, reading, f"{question} {text}"), reason)
 
 
