@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,8 @@ class Panel(nn.Module):
 
     def __init__(self, features: int, structures: int, width: int, *, answers: int, looks: int = 1) -> None:
         super().__init__()
-        self.members = nn.ModuleList(Glance(features, structures, width, answers=answers) for _ in range(looks))
+        each = (Glance(features, structures, width, answers=answers) for _ in range(looks))
+        self.members = cast("list[Glance]", nn.ModuleList(each))
 
     def remember(self, patches: Tensor, summary: Tensor) -> Tensor:
         """As `Glance.remember`, of every member: (B, looks, M, inner)."""

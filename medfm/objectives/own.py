@@ -94,6 +94,7 @@ class Own(Instruct):
             return
         for member in vision.glance.members:
             last = member.choose[-1]
+            assert isinstance(last, nn.Linear)
             more = nn.Linear(last.in_features, last.out_features + len(new))
             with torch.no_grad():
                 more.weight[: last.out_features], more.bias[: last.out_features] = last.weight, last.bias
