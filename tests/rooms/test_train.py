@@ -104,6 +104,22 @@ def test_what_is_proposed_in_training_comes_from_who_has_not_seen_the_case(
     assert objective._proposals()[0][0] == objective.proposed[0][0]
 
 
+def test_a_long_question_changes_nothing_for_the_others(
+    eye_folder: Path, phantom_rows: Path, tiny_language: Path
+) -> None:
+    recipe = glance_recipe(eye_folder, phantom_rows, tiny_language)
+    objective = build("objectives", recipe["objective"], data=recipe["data"], seed=0)
+    objective.eval()
+    batch = objective.collate([0, 1])
+    memory = objective.glance.remember(batch["patches"], batch["summary"])
+    alone = objective.choosing.chosen(objective.glance, memory, batch)
+    longer = batch["asked"].roll(1, 1).repeat(1, 4)[:1]  # a row four times as long, behind the others
+    asked = torch.nn.functional.pad(batch["asked"], (0, longer.shape[1] - batch["asked"].shape[1]), value=-1)
+    more = {"asked": torch.cat([asked, longer]), "row": torch.cat([batch["row"], torch.tensor([0])])}
+    together = objective.choosing.chosen(objective.glance, memory, more)[:-1]
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_split_is_by_image_and_repeatable(phantom_rows: Path) -> None:
     cases = read_cases([phantom_rows], Prepare(size=64))
     train_side, held = split_cases(cases, share=0.25, seed=3)
