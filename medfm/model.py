@@ -250,12 +250,14 @@ def load_vision(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(name) if (Path(name) / "vision.safetensors").exists() else assets.adapter_folder(name)
     tensors = assets.eye_tensors(folder)
     if (folder / "vision.json").exists():
-        about = {"looks": 1} | json.loads((folder / "vision.json").read_text())
+        about = json.loads((folder / "vision.json").read_text())
     else:
         saved = json.loads((folder / "medfm.json").read_text())
         vision = saved["vision"]
-        about = {"labels": vision["labels"], "prepare": saved["prepare"], "answers": vision.get("answers", [])}
-        about["looks"] = vision.get("looks", 1)
+        about = {
+            "labels": vision["labels"], "prepare": saved["prepare"], "answers": vision.get("answers", []),
+            "looks": vision.get("looks", 1),
+        }  # fmt: skip
     return about, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medfm.scan import Scan
 
-__all__ = ["Prepare", "Prepared"]
+__all__ = ["KINDS", "Prepare", "Prepared"]
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,13 @@ class Prepare:
         return slab if channels == 3 else slab.expand(-1, 3, -1, -1)
 
 
-_KINDS = {"CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET"}
+# a DICOM modality in the words of the training questions
+KINDS = {"CT": "CT", "MR": "MRI", "CR": "X-Ray", "DX": "X-Ray", "RG": "X-Ray", "US": "Ultrasound", "PT": "PET"}
 _PARTS = {"head", "neck", "chest", "abdomen", "pelvis"}
 
 
 def _facts(scan: Scan, plane: str | None) -> str:
     shown = "transverse" if plane == "axial" else plane
     part = scan.body_part if scan.body_part in _PARTS else None
-    known = [_KINDS.get(scan.modality), f"{shown} plane" if shown else None, part]
+    known = [KINDS.get(scan.modality), f"{shown} plane" if shown else None, part]
     return ", ".join(k for k in known if k)

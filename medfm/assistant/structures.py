@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import log, prod
 from typing import TYPE_CHECKING, Any
@@ -192,9 +192,9 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     models = segmenters_for(structure) if structure else []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
     models = [one for one in models if not one.too_small(sides)]
-    size = prod(count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True))
-    able = [one for one in models if not _wider(scan, one)]
-    fitting = min(able, key=lambda one: abs(log(prod(_field(one, scan)) / size)), default=None)
+    fields = [(one, _field(one, scan)) for one in models]
+    able = [(one, field) for one, field in fields if not _wider(sides, field)]
+    fitting = min(able, key=lambda pair: abs(log(prod(pair[1]) / prod(sides))), default=(None,))[0]
     if least and models and fitting is None:  # minutes of work for outlines of what is not there
         raise MedfmError(
             f"The scan is several times larger than what the model {models[0].name} was trained on. Cut it to the "
@@ -243,16 +243,12 @@ def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
     return next((item for item in answer.evidence if isinstance(item, Box) and item.label == name), None)
 
 
-def _wider(scan: Scan, model: Segmenter) -> bool:
-    """The scan holds more than `_TILES` times what the model reads at once; 1 mm where it has no spacing of its own.
+def _wider(sides: Sequence[float], field: Sequence[float]) -> bool:
+    """A scan of these sides holds more than `_TILES` times the field that a model reads at once, both in mm.
 
     A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
     """
-    sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
-    tiles = 1.0
-    for side, seen in zip(sides, _field(model, scan), strict=True):
-        tiles *= max(1.0, side / seen)
-    return tiles > _TILES
+    return prod(max(1.0, side / seen) for side, seen in zip(sides, field, strict=True)) > _TILES
 
 
 def _field(model: Segmenter, scan: Scan) -> list[float]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medfm.data.volumes import LabelledScans, Pair, find_pairs, read_labels
 from medfm.errors import ConfigError
-from medfm.evaluate.overlap import agreement
+from medfm.evaluate.overlap import agreement, figures
 from medfm.evaluate.segment import Record, written
 from medfm.predict import segment
 from medfm.segmenter import Segmenter, keep_largest, load_segmenter
@@ -68,7 +68,7 @@ def cross_validate(
     ]
     _ensemble(output, folds, chosen)
     about = {"name": output.name, "folds": folds}
-    after = written(records, found, about, output, 2000, 0, tolerance)
+    after = figures(records, list(found.labels.values()), resamples=2000, seed=0)
     metrics = written(plain, found, about, output, 2000, 0, tolerance)
     metrics["chosen"] = {"largest": chosen, "overall": after["overall"]}
     (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")

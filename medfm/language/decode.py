@@ -52,10 +52,11 @@ def decode(
     mask = torch.cat([torch.ones(count, start, dtype=torch.long, device=device), real], 1)
     position = (start + real.cumsum(1) - 1).clamp(min=start)
     ended = torch.zeros(count, dtype=torch.bool, device=device)
+    named = _named(language, cache)
     for _ in range(limit):
         result = language(
             inputs_embeds=inputs, attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1,
-            **_named(language, cache),
+            **named,
         )  # fmt: skip
         probability = result.logits[:, -1].float().log_softmax(-1)
         logp, token = probability.max(-1)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medfm.nn.attention import centred_positions
+
 __all__ = ["Atlas", "Fit"]
 
 _OUTSIDE = 4  # Gaussians of what lies around
@@ -218,8 +220,9 @@ class Atlas:
 
 
 def _grid(shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
-    lines = [(torch.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing, strict=True)]
-    return torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
+    """mm (D, H, W, 3) of each voxel from the grid's middle."""
+    d, h, w = shape
+    return centred_positions((d, h, w), torch.tensor([list(spacing)]))[0].view(d, h, w, 3)
 
 
 def _whole(place: Tensor) -> Tensor:

@@ -139,6 +139,6 @@ class Grounded(nn.Module):
         self.vision.write(folder / "vision.safetensors")
         about = {
             "labels": self.vision.structures.labels, "prepare": self.preparation.to_dict(),
-            "answers": self.vision.answers,
+            "answers": self.vision.answers, "looks": len(self.glance.members),
         }  # fmt: skip
         (folder / "vision.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from medfm.language.vocabulary import term_of
 from medfm.predict.contradiction import contradiction
 from medfm.predict.places import highest, inside, pieces
+from medfm.prepare import KINDS
 from medfm.scan import Scan
 from medfm.scan.results import Answer, Box
 
 if TYPE_CHECKING:
     from medfm.model import MedFM, Reading
 
-__all__ = ["ask", "ask_many", "stream"]
+__all__ = ["MODALITY", "ask", "ask_many", "stream"]
 
-_FILMS = ("CR", "DX", "RG")
-_MODALITY = "What modality is used to take this image?"
+MODALITY = "What modality is used to take this image?"
 
 
 def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Answer:
@@ -87,8 +87,8 @@ def _organ(box: Box) -> bool:
 def _film(model: MedFM, scan: Scan, reading: Reading) -> bool:
     """By the header; where it does not say, by the second look, which costs no words of the language model."""
     if scan.modality != "UNKNOWN":
-        return scan.modality in _FILMS
+        return KINDS.get(scan.modality) == "X-Ray"
     if reading.memory is None or scan.data.shape[1] > 1:
         return False
-    (named,) = model.candidates(reading.memory, [_MODALITY], most=1)
+    (named,) = model.candidates(reading.memory, [MODALITY], most=1)
     return bool(named) and "x-ray" in named[0][0].lower()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from medfm.prepare import KINDS
 from medfm.scan import Scan
 
 __all__ = ["contradiction"]
 
 _MODALITIES = {
-    "ct": {"CT"}, "computed tomography": {"CT"}, "mri": {"MR"}, "mr": {"MR"}, "magnetic resonance imaging": {"MR"},
-    "x-ray": {"CR", "DX", "RG"}, "x ray": {"CR", "DX", "RG"}, "xray": {"CR", "DX", "RG"}, "ultrasound": {"US"},
-    "pet": {"PT"},
+    **{kind.lower(): kind for kind in KINDS.values()}, "computed tomography": "CT", "mr": "MRI",
+    "magnetic resonance imaging": "MRI", "x ray": "X-Ray", "xray": "X-Ray",
 }  # fmt: skip
 _PARTS = {
     "head": "head", "brain": "head", "neck": "neck", "chest": "chest", "lung": "chest", "thorax": "chest",
@@ -27,7 +27,7 @@ def contradiction(scan: Scan, answer: str, *, plane: str | None = None) -> str |
     """
     said = answer.lower().strip(" .")
     modality, part = _MODALITIES.get(said), _PARTS.get(said)
-    if modality and scan.modality in set().union(*_MODALITIES.values()) and scan.modality not in modality:
+    if modality and KINDS.get(scan.modality, modality) != modality:
         return _words(scan, "modality", scan.modality)
     known = _PARTS.get(scan.body_part or "")
     if part and known and part != known and frozenset((part, known)) not in _NEXT:
