@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +19,9 @@ from medfm.grid import Grid, GridPrepare
 from medfm.heads.prompt import PromptHead
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of, put_back
 
-__all__ = ["Drawn", "Prompter", "load_prompter"]
+__all__ = ["Drawn", "Prompter", "box_of", "frames_around", "load_prompter"]
 
-_REMEMBERED = 16  # slices whose pyramid is kept: a click, and those on its neighbours, wait for no encoder
+_SIDES = (1.0, 0.5, 0.25)  # of the slice: how far around a click is looked, as nobody said how large the thing is
 
 
 class Drawn(NamedTuple):
@@ -35,6 +33,9 @@ class Drawn(NamedTuple):
 
 class Prompter(nn.Module):
     """One thing in one slice, for a box (MedSAM, Ma et al. 2024), or for points or a scribble, which is our extension.
+
+    What lies around the prompt is cut from the slice and encoded at one size (`medfm.nn.frames`), so that a small thing
+    is seen as sharply as a large one: a hundredth of a second or two, where MedSAM encodes the whole slice at 1024.
 
     `medfm.json` of its folder holds kind: "prompt" and these arguments; `prompt.safetensors` the weights in half
     precision, without those that the shared encoder brings along.
@@ -59,24 +60,11 @@ class Prompter(nn.Module):
         self.preparation = GridPrepare.from_dict(prepare)
         self.head = PromptHead(self.encoder.channels, **(head or {}))
         self.name = ""
-        self._seen: OrderedDict[bytes, list[Tensor]] = OrderedDict()
 
-    @torch.no_grad()
-    def look(self, grid: Grid, index: int) -> list[Tensor]:
-        """The picture (1, 3, H, W) of slice `index` and its levels (1, C, h, w): encoded once, by what it shows."""
-        x = grid.numbers((slice(index, index + 1), slice(None), slice(None)))
-        key = hashlib.sha256(x.numpy().tobytes()).digest()
-        if key not in self._seen:
-            pyramid = self.encoder(x[None], torch.tensor(grid.spacing, dtype=torch.float32)[None])
-            self._seen[key] = [x[None, :, 0], *(level[:, :, 0] for level in pyramid)]
-            while len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
-        self._seen.move_to_end(key)
-        return self._seen[key]
-
-    def forward(self, cuts: list[Tensor], prompt: Tensor) -> tuple[Tensor, Tensor]:
-        """See `PromptHead`."""
-        found: tuple[Tensor, Tensor] = self.head(cuts, prompt)
+    def forward(self, picture: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """picture and prompt: (B, 3, size, size) of frames. Returns what `PromptHead` does."""
+        levels = [level[:, :, 0] for level in self.encoder(picture[:, :, None])]
+        found: tuple[Tensor, Tensor] = self.head(picture, levels, prompt)
         return found
 
     @torch.inference_mode()
@@ -86,7 +74,8 @@ class Prompter(nn.Module):
         """The thing that is meant, in slice `index` of `grid`.
 
         box: (left, top, right, bottom) as shares of the slice, 0 to 1. points: (x, y, 1 on the thing or 0 off it).
-        Without a box the model looks at the whole slice first, then again at what it found there.
+        Without a box the model looks near and far around the points, believes the look that it expects most of, and
+        looks again at what it found there.
 
         Raises ValueError: neither a box nor a point on the thing, or a box without an inside.
         """
@@ -94,27 +83,31 @@ class Prompter(nn.Module):
             raise ValueError("give a box, or at least one point on the thing")
         if box is not None and not (box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f"found the box {list(box)}; expected left < right and top < bottom, from 0 to 1")
-        levels, marks = self.look(grid, index), torch.tensor([list(p) for p in points], dtype=torch.float32).view(-1, 3)
-        given = None if box is None else torch.tensor([list(box)], dtype=torch.float32)
-        if given is not None:
-            return self._framed(levels, frame_of(given), given, marks)
-        first = self._framed(levels, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), None, marks)
+        picture = grid.numbers((slice(index, index + 1), slice(None), slice(None)))[:, 0]
+        marks = torch.tensor([list(p) for p in points], dtype=torch.float32).view(-1, 3)
+        if box is not None:
+            given = torch.tensor([list(box)], dtype=torch.float32)
+            return self._framed(picture, frame_of(given), given, marks)
+        on = marks[marks[:, 2] > 0, :2]
+        first = self._framed(picture, frames_around(on, _SIDES), None, marks)
         around = box_of(first.probability > 0.5)
         if around is None:
             return first
         frame = frame_of(torch.tensor([around], dtype=torch.float32), margin=1.8)
-        on = marks[marks[:, 2] > 0, :2]  # a frame without the click would be about something else
         frame = torch.cat([
             torch.minimum(frame[:, :2], on.amin(0) - 0.01), torch.maximum(frame[:, 2:], on.amax(0) + 0.01)
-        ], 1)  # fmt: skip
-        return self._framed(levels, frame, None, marks)
+        ], 1)  # fmt: skip  # a frame without the click would be about something else
+        return self._framed(picture, frame, None, marks)
 
-    def _framed(self, levels: list[Tensor], frame: Tensor, box: Tensor | None, marks: Tensor) -> Drawn:
-        logits, quality = self(
-            cut(levels, frame_to_picture(frame), self.head.sizes), maps_of(frame, box, [marks], self.head.size)
-        )
-        h, w = levels[0].shape[2:]
-        return Drawn(put_back(logits, frame, (h, w))[0, 0].sigmoid().numpy(), float(quality))
+    def _framed(self, picture: Tensor, frames: Tensor, box: Tensor | None, marks: Tensor) -> Drawn:
+        """What is found in the one of the frames (B, 4) that the model expects most of."""
+        size = self.head.size
+        seen = cut(picture, frame_to_picture(frames), size)
+        logits, quality = self(seen, maps_of(frames, box, [marks] * len(frames), size))
+        best = int(quality.argmax())
+        h, w = picture.shape[1:]
+        back = put_back(logits[best : best + 1], frames[best : best + 1], (h, w))[0, 0]
+        return Drawn(back.sigmoid().numpy(), float(quality[best]))
 
     def save(self, folder: Path) -> None:
         """Write `medfm.json` and `prompt.safetensors`."""
@@ -124,6 +117,17 @@ class Prompter(nn.Module):
         halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
         save_file(halves, folder / "prompt.safetensors")
         (folder / "medfm.json").write_text(json.dumps({"kind": "prompt", **self.settings}, indent=1) + "\n")
+
+
+def frames_around(on: Tensor, sides: Sequence[float]) -> Tensor:
+    """Frames (B, 4) within the slice around points (N, 2), one for each of `sides`, its share of the slice."""
+    low, high = on.amin(0), on.amax(0)
+    frames = []
+    for side in sides:
+        half = torch.maximum(torch.tensor(side), 1.3 * (high - low)).clamp(max=1) / 2
+        middle = torch.minimum(torch.maximum((low + high) / 2, half), 1 - half)
+        frames.append(torch.cat([middle - half, middle + half]))
+    return torch.stack(frames)
 
 
 def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:

@@ -162,7 +162,7 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "prompted": lambda made: [
         f"data.sets=[{{train: '{labelled_volumes(made.folder / 'balls', count=2)}', hold: 0.5}}]",
         "objective.prepare.size=48", "objective.model.head={size: 32}", "objective.batch=8", "objective.checked=4",
-        "train.budget=0",
+        "objective.repeats=1", "train.budget=0",
     ],
     "supervised": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 32, 32]",

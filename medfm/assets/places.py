@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from medfm.errors import UnknownName
 
-__all__ = ["adapter_folder", "cache_dir", "home_dir", "own_adapters", "root", "shipped_adapters"]
+__all__ = ["adapter_folder", "cache_dir", "home_dir", "kind_of", "own_adapters", "root", "shipped_adapters"]
 
 
 def root() -> Path:
@@ -51,3 +52,9 @@ def adapter_folder(name: str | Path) -> Path:
         f"no adapter named {str(name)!r} and no folder of that path with a medfm.json; "
         f"shipped are: {known}; your own: {mine}"
     )
+
+
+def kind_of(name: str | Path) -> str:
+    """What a model is for, "segment", "prompt", "detect" and so on; see `adapter_folder`."""
+    about = json.loads((adapter_folder(name) / "medfm.json").read_text(encoding="utf-8"))
+    return str(about.get("kind", "answers"))

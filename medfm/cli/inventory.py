@@ -71,7 +71,10 @@ def _yaml_header(text: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-_HEADLINES = {"segment": "Dice", "detect": "AP50", "classify": "balanced accuracy", "register": "Dice after"}
+_HEADLINES = {
+    "segment": "Dice", "detect": "AP50", "classify": "balanced accuracy", "register": "Dice after",
+    "prompt": "Dice of boxes",
+}  # fmt: skip
 
 
 def _figure(path: Path) -> str:

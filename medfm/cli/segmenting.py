@@ -22,14 +22,14 @@ def segment(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     output: Annotated[Path, typer.Option(help="Where the label map is written.", metavar="MASK.nii.gz")],
     task: Annotated[
-        str, typer.Option(help="A segmentation model from `medfm models`, or a folder.", metavar="NAME")
-    ] = "brain",
+        str, typer.Option(help="A model from `medfm models`, or a folder (default: brain, or prompt).", metavar="NAME")
+    ] = "",
     series: Series = None,
     flip: Flip = False,
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
     box: Annotated[
         str | None,
-        typer.Option(help="What is in this box of a slice? Pixels. Needs a prompted --task.", metavar="L,T,R,B"),
+        typer.Option(help="What is in this box of a slice? Pixels, by a prompted model.", metavar="L,T,R,B"),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="What is at this pixel? With ,0 behind it: not this.", metavar="X,Y")
@@ -50,6 +50,7 @@ def segment(
 
     scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
+    task = task or ("prompt" if box is not None or point else "brain")
     with show.waiting("segmenting"):
         if box is not None or point:
             from medfm.predict.prompting import outline_prompted
@@ -109,7 +110,7 @@ def evaluate_segment(
     data: Annotated[
         Path | None, typer.Argument(help="A data set: dataset.json or its folder, ...", metavar="[DATASET]")
     ] = None,
-    model: Annotated[str, typer.Option(help="A segmentation model by name, or a folder.", metavar="NAME")] = "",
+    model: Annotated[str, typer.Option(help="A model by name, or a folder; also a prompted one.", metavar="NAME")] = "",
     prediction: Annotated[
         Path | None, typer.Option(help="A folder of masks, instead of a model.", metavar="DIR")
     ] = None,
@@ -121,15 +122,31 @@ def evaluate_segment(
     flip: Flip = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of NSD, in mm.")] = 1.0,
+    least: Annotated[int, typer.Option(min=1, help="Pixels of what a prompted model is asked for.")] = 16,
 ) -> None:
-    """Dice, surface Dice and Hausdorff distance of a model on a data set, or of masks in a folder."""
-    from medfm.cli.show import overlap
+    """Dice, surface Dice and Hausdorff distance of a model on a data set, or of masks in a folder.
+
+    A prompted model is given a box, and a click, for every label of every slice; the filled box stands beside it.
+    """
+    from medfm import assets
+    from medfm.cli.show import marked, overlap
     from medfm.evaluate.segment import compare_masks
     from medfm.evaluate.segment import evaluate_segment as run
 
     labels = named_labels(label or [])
     if prediction is not None and truth is not None:
         metrics = compare_masks(prediction, truth, output=output, labels=labels, tolerance=tolerance)
+    elif data is not None and model and assets.kind_of(model) == "prompt":
+        from medfm.evaluate.prompts import evaluate_prompts
+        from medfm.prompter import load_prompter
+
+        marked(
+            evaluate_prompts(
+                load_prompter(model), data, output=output, held_out=held_out, labels=labels, least=least, limit=limit
+            ),
+            output,
+        )
+        return
     elif data is not None and model:
         from medfm.segmenter import load_segmenter
 

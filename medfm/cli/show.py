@@ -31,6 +31,7 @@ __all__ = [
     "failure",
     "fidelity",
     "findings",
+    "marked",
     "note",
     "overlap",
     "printable",
@@ -123,6 +124,14 @@ def overlap(metrics: dict[str, Any], output: Path) -> None:
     from medfm.evaluate.overlap import overlap_table
 
     _err().print(overlap_table(metrics))
+    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+
+
+def marked(metrics: dict[str, Any], output: Path) -> None:
+    """The figures of a prompted model as a table, and where they lie."""
+    from medfm.evaluate.prompts import prompt_table
+
+    _err().print(prompt_table(metrics))
     note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 

@@ -58,7 +58,7 @@ class VolumeCase:
     spacing: Tensor
 
 
-def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> LabelledScans:
+def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None, by_number: bool = False) -> LabelledScans:
     """What lies in a folder, by its layout.
 
     Known are Decathlon's `dataset.json` (a list "training" of image and label), nnU-Net's raw folders (imagesTr with
@@ -67,6 +67,7 @@ def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> 
     JSON lines with "image", "label" and, where one has several, "patient"; or of questions about images with masks.
 
     labels: value -> name of the labels to keep; default: those that the data set names. Others become background.
+    by_number: labels without a name are kept too, each named by its number.
 
     Raises:
         DataError: none of these, no pair, or no names for the labels.
@@ -85,6 +86,8 @@ def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None) -> 
         )
     if not pairs:
         raise DataError(f"{path}: not one scan with a label map was found")
+    if by_number and not labels:
+        labels = named or {value: str(value) for value in range(1, 256)}
     kept = {int(k): v for k, v in (labels or named).items() if int(k) > 0}
     if not kept:
         raise DataError(f"{path} does not name its labels; give data.labels, say {{1: liver}}")

@@ -1,4 +1,4 @@
-"""Frames: a box with its surroundings cut from a pyramid at one size, and maps put back from a frame into the picture.
+"""Frames: a box with its surroundings cut from a picture at one size, and maps put back from a frame into the picture.
 
 Places are shares of the picture, (x, y) from 0 to 1; a box or a frame is (left, top, right, bottom). In a frame the
 same places run from -1 to 1, as torch's grids do.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["cut", "frame_of", "frame_to_picture", "maps_of", "put_back"]
 
-_LEAST = 0.05  # of the picture: a smaller frame would show single cells of the encoder
+_LEAST = 0.05  # of the picture: a smaller frame would show single pixels
 
 
 def frame_of(box: Tensor, *, margin: float = 1.5) -> Tensor:
@@ -24,25 +24,25 @@ def frame_of(box: Tensor, *, margin: float = 1.5) -> Tensor:
     return torch.cat([middle - half, middle + half], 1)
 
 
-def frame_to_picture(frame: Tensor, turn: Tensor | None = None) -> Tensor:
-    """(B, 4) frames -> (B, 2, 3) maps from places in the frame to places in a picture that also runs from -1 to 1.
-
-    turn: (B, 2, 3) further maps within the picture, for training.
-    """
+def frame_to_picture(frame: Tensor) -> Tensor:
+    """(B, 4) frames -> (B, 2, 3) maps from places in the frame to places in a picture that also runs from -1 to 1."""
     middle, half = frame[:, :2] + frame[:, 2:] - 1, frame[:, 2:] - frame[:, :2]
-    own = torch.cat([torch.diag_embed(half), middle[..., None]], 2)
-    if turn is None:
-        return own
-    return torch.cat([turn[:, :, :2] @ own[:, :, :2], turn[:, :, :2] @ own[:, :, 2:] + turn[:, :, 2:]], 2)
+    return torch.cat([torch.diag_embed(half), middle[..., None]], 2)
 
 
-def cut(levels: Sequence[Tensor], placed: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Levels (B, C, h, w) sampled in the frames that `frame_to_picture` placed: (B, C, size, size) each."""
-    crops = []
-    for level, size in zip(levels, sizes, strict=True):
-        grid = F.affine_grid(placed, [len(level), 1, size, size], align_corners=False)
-        crops.append(F.grid_sample(level, grid, align_corners=False))
-    return crops
+def cut(picture: Tensor, placed: Tensor, size: int) -> Tensor:
+    """What a picture (C, h, w) shows in the frames that `frame_to_picture` placed: (B, C, size, size), 0 beyond it.
+
+    Where a cell of the frame is larger than a pixel, pixels are averaged first: a thin edge is not stepped over.
+    """
+    crops, whole = [], torch.tensor(picture.shape[:0:-1], dtype=torch.float32)
+    for place in placed:
+        pixels = (place[:, :2] * whole[:, None]).norm(dim=0) / size  # a cell's width and height
+        w, h = (max(1, round(float(n / p))) if p > 1 else int(n) for n, p in zip(whole, pixels, strict=True))
+        fitting = picture[None] if (h, w) == picture.shape[1:] else F.interpolate(picture[None], (h, w), mode="area")
+        grid = F.affine_grid(place[None], [1, 1, size, size], align_corners=False)
+        crops.append(F.grid_sample(fitting, grid, align_corners=False))
+    return torch.cat(crops)
 
 
 def put_back(maps: Tensor, frame: Tensor, size: tuple[int, int], *, outside: float = -20.0) -> Tensor:

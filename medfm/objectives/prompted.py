@@ -1,138 +1,107 @@
-"""Learns to outline whatever is in a box or under points, from label maps, over the frozen shared encoder."""
+"""Learns to outline whatever is in a box or under points, from label maps."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medfm.data.batches import Batches
-from medfm.data.volumes import VolumeCase, both_volumes
+from medfm.data.things import Thing, clicked, dice, filled, things_of
+from medfm.data.volumes import both_volumes
 from medfm.grid import Grid, GridPrepare
+from medfm.image import augment
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of
-from medfm.prompter import Prompter, box_of
+from medfm.prompter import Prompter, box_of, frames_around
 
-__all__ = ["Prompted", "Thing", "things_of"]
-
-
-class Thing(NamedTuple):
-    """All pixels of one label in one slice of a case: mask (H, W) bool on the model's grid."""
-
-    case: VolumeCase
-    slice: int
-    label: str
-    mask: np.ndarray
-
-
-def things_of(cases: list[VolumeCase], labels: list[str], *, least: int) -> list[Thing]:
-    """Every label of every slice that has at least `least` pixels."""
-    found = []
-    for case in cases:
-        for depth, drawn in enumerate(case.labels.numpy()):
-            counts = np.bincount(drawn.ravel(), minlength=len(labels) + 1)
-            found += [
-                Thing(case, depth, labels[value - 1], drawn == value)
-                for value in np.flatnonzero(counts >= least).tolist()
-                if value
-            ]
-    return found
+__all__ = ["Prompted"]
 
 
 class Prompted(nn.Module):
-    """Trains the head of a `Prompter`; each slice is encoded once, its frames are cut from the kept levels.
+    """Trains a `Prompter` on every label of every slice; names play no part.
 
-    The loss is Dice plus cross-entropy in the frame (MedSAM), and the squared error of the expected overlap (SAM).
+    The loss is Dice plus cross-entropy in the frame (MedSAM), and the squared error of the expected overlap (SAM) with
+    the whole thing, also with what the frame cuts off: so that looking too closely is known for what it is.
 
     Args:
-        model: `encoder` and `head` nodes. data: `sets`, a list of what `medfm.data.volumes.both_volumes` takes.
+        model: `encoder` and `head` nodes. data: `sets`, a list of what `medfm.data.volumes.both_volumes` takes; `most`
+            things of each may be given, evenly taken.
         prepare: fields of `GridPrepare`. batch: things a step. repeats: of each thing in a pass.
-        points: share of the prompts that are points without a box; as many again have both.
+        points: share of the prompts that are points without a box; half as many again have both.
         jitter: of the box's sides, as a share of its size. least: pixels of a thing. checked: held-out things of each
             set looked at after a pass.
     """
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], batch: int = 16,
-        repeats: int = 1, points: float = 0.3, jitter: float = 0.06, least: int = 48, checked: int = 60, seed: int = 0,
+        repeats: int = 3, points: float = 0.3, jitter: float = 0.06, least: int = 16, checked: int = 20, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         ready = GridPrepare.from_dict(prepare)
         self.things: list[Thing] = []
         self.held: dict[str, list[Thing]] = {}
-        about: dict[str, Any] = {}
+        counts: dict[str, dict[str, int]] = {}
         for node in data["sets"]:
-            train, held, labels = both_volumes(node, ready, seed=seed)
-            name = Path(str(node["train"])).stem
-            self.things += things_of(train, labels, least=least)
+            given = dict(node)
+            most = given.pop("most", 0)
+            train, held, labels = both_volumes(given, ready, seed=seed)
+            path = Path(str(node["train"]))
+            name = path.parent.name if path.suffix == ".jsonl" else path.name
             self.held[name] = things_of(held, labels, least=least)
-            about[name] = {"trained on": len(train), "held out": sorted({c.patient for c in held})}
+            found = things_of(train, labels, least=least)
+            self.things += _evenly(found, most or len(found))
+            counts[name] = {"scans": len(train), "things": min(most or len(found), len(found))}
+        patients = sorted({thing.case.patient for things in self.held.values() for thing in things})
+        about = {"data": list(counts), "trained on": counts, "held out": patients}
         self.network = Prompter(encoder=model["encoder"], head=model.get("head"), prepare=prepare, about=about)
         self.points, self.jitter, self.checked = points, jitter, checked
-        self._kept: dict[tuple[int, int], list[Tensor]] = {}
         self.batches = Batches([0] * len(self.things) * repeats, batch, seed=seed)
 
-    def _levels(self, thing: Thing) -> list[Tensor]:
-        """Half precision: a gigabyte for a thousand pictures."""
-        key = (id(thing.case), thing.slice)
-        if key not in self._kept:
-            grid = Grid.of(thing.case.x, thing.case.spacing, self.network.preparation)
-            self._kept[key] = [level.half() for level in self.network.look(grid, thing.slice)]
-        return self._kept[key]
-
-    def collate(self, indices: list[int]) -> dict[str, Any]:
-        """cuts (a list of (B, C, s, s)), prompt (B, 3, s, s) and target (B, 1, s, s)."""
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """picture and prompt (B, 3, s, s), target (B, 1, s, s), and whole (B,), the thing's area in cells."""
         generator = self.batches.generator(indices)
-        rows = []
-        for number in indices:
-            thing = self.things[number % len(self.things)]
-            rows.append(self._frame(thing, generator))
-        cuts = [torch.cat(parts) for parts in zip(*(row[0] for row in rows), strict=True)]
-        prompt, target = torch.cat([row[1] for row in rows]), torch.cat([row[2] for row in rows])
-        return {"cuts": cuts, "prompt": prompt, "target": target}
+        rows = [self._frame(self.things[number % len(self.things)], generator) for number in indices]
+        pictures, prompts, targets, whole = (torch.cat(part) for part in zip(*rows, strict=True))
+        seen = augment.contrast(pictures[:, :, None], generator)[:, :, 0]
+        return {"picture": seen, "prompt": prompts, "target": targets, "whole": whole}
 
-    def _frame(self, thing: Thing, generator: torch.Generator) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _frame(self, thing: Thing, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         def draw(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator) * 2 - 1
 
-        head, around = self.network.head, box_of(thing.mask)
-        assert around is not None
+        mask, size = thing.mask, self.network.head.size
         kind = float(torch.rand((), generator=generator))
         only, both = kind < self.points, kind > 1 - self.points / 2
-        box = torch.tensor([around], dtype=torch.float32)
-        sides = (box[:, 2:] - box[:, :2]).repeat(1, 2)
-        if only and torch.rand((), generator=generator) < 0.5:
-            frame = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        around = torch.tensor([box_of(mask)], dtype=torch.float32)
+        if only and torch.rand((), generator=generator) < 0.6:  # the first look around a click
+            places = np.argwhere(mask)
+            pick = places[int(torch.randint(len(places), (), generator=generator))]
+            click = torch.from_numpy((pick[::-1] + 0.5) / mask.shape[::-1]).float()[None]
+            frame = frames_around(click, [float(0.2 ** torch.rand((), generator=generator))])
         else:
-            loose = 1.8 if only else 1.5
-            frame = frame_of(box + self.jitter * draw(1, 4) * sides, margin=loose * float(torch.exp(0.2 * draw(1)[0])))
-        angle = 0.3 * draw(1)[0]
-        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
-        placed = frame_to_picture(frame)
-        middle = placed[:, :, 2:]
-        shape = torch.tensor(thing.mask.shape[::-1], dtype=torch.float32)  # pixels are square, shares need not be
-        turn = (turn * shape[None] / shape[:, None]) * (1 + 0.1 * draw(1)[0])
-        placed = torch.cat([turn @ placed[:, :, :2], middle], 2)
-        levels = [level.float() for level in self._levels(thing)]
-        cuts = cut(levels, placed, head.sizes)
-        bright = torch.exp(0.25 * draw(1)[0])
-        cuts[0] = (cuts[0] * bright + 0.1 * draw(1)[0]).clamp(0, 1)
-        target = (cut([torch.from_numpy(thing.mask)[None, None].float()], placed, [head.size])[0] > 0.5).float()
+            loose = (1.8 if only else 1.5) * float(torch.exp(0.2 * draw(1)[0]))
+            sides = (around[:, 2:] - around[:, :2]).repeat(1, 2)
+            frame = frame_of(around + self.jitter * draw(1, 4) * sides, margin=loose)
+        placed = _turned(frame_to_picture(frame), mask.shape, generator)
+        picture = cut(thing.case.x[:, thing.slice].float(), placed, size)
+        target = (cut(torch.from_numpy(mask)[None].float(), placed, size) > 0.5).float()
         inside = target[0, 0].numpy() > 0
-        unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-        seen = box_of(inside)
         drawn: Tensor | None = None
-        if not only and seen is not None:
+        if not only and (seen := box_of(inside)) is not None:
             exact = torch.tensor([seen], dtype=torch.float32)
             sides = (exact[:, 2:] - exact[:, :2]).repeat(1, 2)
             drawn = exact + self.jitter * draw(1, 4) * sides
         marks = self._marks(inside, generator) if only or both else torch.zeros(0, 3)
-        return cuts, maps_of(unit, drawn, [marks], head.size), target
+        prompt = maps_of(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), drawn, [marks], size)
+        pixels = torch.linalg.det(placed[:, :, :2]).abs() * mask.size / size**2  # of a cell
+        return picture, prompt, target, float(mask.sum()) / pixels
 
-    def _marks(self, inside: np.ndarray, generator: torch.Generator) -> Tensor:
+    def _marks(self, inside: NDArray[np.bool_], generator: torch.Generator) -> Tensor:
         """One to eight places on the thing, up to two off it, as shares of the frame."""
         rows = []
         for value, most, least in ((1, 8, 1), (0, 2, 0)):
@@ -146,58 +115,58 @@ class Prompted(nn.Module):
                     rows.append([column, row, float(value)])
         return torch.tensor(rows, dtype=torch.float32).view(-1, 3)
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        logits, quality = self.network(batch["cuts"], batch["prompt"])
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits, quality = self.network(batch["picture"], batch["prompt"])
         target = batch["target"]
         p = logits.sigmoid()
         axes = (1, 2, 3)
         overlap = (p * target).sum(axes)
         soft = 1 - (2 * overlap + 1) / (p.sum(axes) + target.sum(axes) + 1)
         hard = (logits > 0).float()
-        both = (hard * target).sum(axes)
-        iou = both / (hard.sum(axes) + target.sum(axes) - both).clamp(min=1)
+        both, whole = (hard * target).sum(axes), torch.maximum(batch["whole"], target.sum(axes))
+        iou = both / (hard.sum(axes) + whole - both).clamp(min=1)
         entropy = F.binary_cross_entropy_with_logits(logits, target)
         loss = soft.mean() + entropy + 0.5 * F.mse_loss(quality, iou.detach())
         return {"loss": loss, "iou": iou.mean().detach()}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean Dice of the box's mask ("score" over the sets), of the filled box, and of one point, a set each."""
+        """Mean Dice of the box's mask ("score" over the sets), of the filled box, and of one click, a set each."""
         entry: dict[str, float] = {}
         for name, things in self.held.items():
-            few = things[:: max(1, len(things) // self.checked)][: self.checked]
             rows = []
-            for thing in few:
+            for thing in _evenly(things, self.checked):
+                mask, index = thing.mask, thing.slice
                 grid = Grid.of(thing.case.x, thing.case.spacing, self.network.preparation)
-                around = box_of(thing.mask)
-                assert around is not None
-                inside = np.argwhere(thing.mask)
-                y, x = (inside[len(inside) // 2] + 0.5) / thing.mask.shape
-                by_box = self.network.draw(grid, thing.slice, box=around).probability > 0.5
-                by_point = self.network.draw(grid, thing.slice, points=[(x, y, 1)]).probability > 0.5
-                rows.append([dice(found, thing.mask) for found in (by_box, filled(thing.mask), by_point)])
+                by_box = self.network.draw(grid, index, box=box_of(mask)).probability > 0.5
+                by_click = self.network.draw(grid, index, points=[(*clicked(mask), 1)]).probability > 0.5
+                rows.append([dice(found, mask) for found in (by_box, filled(mask), by_click)])
             means = np.mean(rows, 0).tolist()
-            entry |= dict(zip((f"{name} box", f"{name} filled", f"{name} point"), means, strict=True))
+            entry |= dict(zip((f"{name} box", f"{name} filled", f"{name} click"), means, strict=True))
         boxes = [value for key, value in entry.items() if key.endswith(" box")]
         return {"score": float(np.mean(boxes)), **entry}
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        """All that learns, at one rate."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        """A trained encoder learns at a third of the rate of what starts from nothing."""
+        old = [p for p in self.network.encoder.parameters() if p.requires_grad]
+        slow = rate / 3 if getattr(self.network.encoder, "tune", "") == "all" else rate
+        new = list(self.network.head.parameters())
+        return [group for group in ({"params": old, "lr": slow}, {"params": new, "lr": rate}) if group["params"]]
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.prompter.load_prompter`."""
         self.network.save(folder)
 
 
-def filled(mask: np.ndarray) -> np.ndarray:
-    """What a box alone would give: all of it."""
-    full = np.zeros_like(mask)
-    (rows,), (columns,) = np.nonzero(mask.any(1)), np.nonzero(mask.any(0))
-    full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-    return full
+def _evenly(things: list[Thing], count: int) -> list[Thing]:
+    return [things[int(i)] for i in np.linspace(0, len(things) - 1, min(count, len(things)))]
 
 
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """2 |A and B| / (|A| + |B|)."""
-    return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))
+def _turned(placed: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """A frame (1, 2, 3) turned, stretched and perhaps mirrored around its middle; sides have no names here."""
+    angle, zoom, *flips = (torch.rand(4, generator=generator) * 2 - 1).tolist()
+    turn = torch.tensor([[np.cos(0.4 * angle), -np.sin(0.4 * angle)], [np.sin(0.4 * angle), np.cos(0.4 * angle)]])
+    sides = torch.tensor(shape[::-1], dtype=torch.float32)  # pixels are square, shares of the sides need not be
+    turn = turn.float() * (sides[None] / sides[:, None]) * (1 + 0.1 * zoom)
+    mirror = torch.tensor([1.0 if flip > 0 else -1.0 for flip in flips])
+    return torch.cat([turn @ (placed[:, :, :2] * mirror), placed[:, :, 2:]], 2)

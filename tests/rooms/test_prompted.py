@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_recipes import SMALL, Made
+from safetensors.torch import load_file
+from small_recipes import SMALL, Made, labelled_volumes
 
+from medfm.cli import main
 from medfm.config import load_recipe
 from medfm.errors import AdapterMismatch, UnknownName
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of, put_back
 from medfm.predict.prompting import outline_prompted
-from medfm.prompter import box_of, load_prompter
+from medfm.prompter import Prompter, box_of, load_prompter
 from medfm.scan import Scan
 from medfm.train.loop import train
 
@@ -37,9 +40,16 @@ def test_what_is_cut_out_goes_back_to_its_place() -> None:
     picture = torch.zeros(1, 1, 64, 96)
     picture[..., 20:40, 30:70] = 1
     frame = frame_of(torch.tensor([[0.3, 0.3, 0.75, 0.65]]))
-    (piece,) = cut([picture], frame_to_picture(frame), [128])
+    piece = cut(picture[0], frame_to_picture(frame), 128)
     back = put_back(piece, frame, (64, 96), outside=0.0)
     assert ((back > 0.5) == (picture > 0.5)).float().mean() > 0.99
+
+
+def test_a_coarse_frame_steps_over_nothing() -> None:
+    picture = torch.zeros(1, 256, 256)
+    picture[:, ::4] = 1
+    whole = cut(picture, frame_to_picture(torch.tensor([[0.0, 0.0, 1.0, 1.0]])), 32)
+    np.testing.assert_allclose(whole, 0.25, atol=1e-6)
 
 
 def test_a_box_is_drawn_where_it_is() -> None:
@@ -61,32 +71,55 @@ def test_it_outlines_what_lies_in_the_box_and_follows_it(trained: Path) -> None:
     assert np.array_equal(deep.array[12], mask.array[12]) and deep.array.any((1, 2)).sum() >= 1
 
 
-def test_a_click_is_enough_and_slices_are_encoded_once(trained: Path) -> None:
+def test_a_click_is_enough_and_costs_two_looks(trained: Path) -> None:
     model, scan = load_prompter(trained), ball()
-    grid, count = model.preparation(scan), []
-    model.encoder.register_forward_hook(lambda *_: count.append(1))
-    first = model.draw(grid, 12, points=[(0.5, 0.5, 1)])
-    model.draw(grid, 12, points=[(0.5, 0.5, 1), (0.05, 0.05, 0)])
-    assert len(count) == 1 and first.probability.shape == grid.shape[1:] and 0 <= first.quality <= 1
+    grid, shapes = model.preparation(scan), []
+    model.encoder.register_forward_hook(lambda _, given, __: shapes.append(tuple(given[0].shape)))
+    found = model.draw(grid, 12, points=[(0.5, 0.5, 1), (0.05, 0.05, 0)])
+    assert [shape[0] for shape in shapes] == [3, 1] and all(shape[1:] == (3, 1, 32, 32) for shape in shapes)
+    assert found.probability.shape == grid.shape[1:] and 0 <= found.quality <= 1
 
 
-def test_a_model_saved_and_loaded_says_the_same_and_holds_no_encoder(trained: Path, tmp_path: Path) -> None:
+def test_a_model_saved_and_loaded_says_the_same_and_stays_small(trained: Path, tmp_path: Path) -> None:
     model, scan = load_prompter(trained), ball()
     model.save(tmp_path)
     again = load_prompter(tmp_path)
-    assert (tmp_path / "prompt.safetensors").stat().st_size < 4_000_000
+    assert (tmp_path / "prompt.safetensors").stat().st_size < 5_000_000
     one, other = (outline_prompted(m, scan, box=(6, 6, 19, 19), index=12).array for m in (model, again))
     np.testing.assert_array_equal(one, other)
 
 
-def test_another_eye_is_an_error(trained: Path, tmp_path: Path) -> None:
-    load_prompter(trained).save(tmp_path)
+def test_a_frozen_eye_is_not_saved_again_and_another_is_an_error(tmp_path: Path) -> None:
+    encoder = {"name": "shared", "tune": "none", "levels": 4}
+    Prompter(encoder=encoder, prepare={"intensity": "range", "channels": 3}).save(tmp_path)
+    assert not any(name.startswith("encoder.") for name in load_file(tmp_path / "prompt.safetensors"))
     about = json.loads((tmp_path / "medfm.json").read_text())
     assert about["encoder"]["eye"]
     about["encoder"]["eye"] = "0" * 64
     (tmp_path / "medfm.json").write_text(json.dumps(about))
     with pytest.raises(AdapterMismatch, match="trained on the eye 000000000000"):
         load_prompter(tmp_path)
+
+
+def test_boxes_and_clicks_are_measured_beside_the_filled_box(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = labelled_volumes(tmp_path / "balls", count=2)
+    given = ("evaluate", "segment", data, "--model", trained, "--output", tmp_path / "out", "--least", "30")
+    monkeypatch.setattr(sys, "argv", ["medfm", *map(str, given)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()]
+    assert metrics["overall"]["n"] == metrics["data"]["things"] == len(rows) > 10
+    assert {row["label"] for row in rows} <= {"ball", "core"} and min(row["pixels"] for row in rows) >= 30
+    for figures in (metrics, *metrics["classes"].values()):
+        assert {"value", "low", "high", "n"} <= set(figures["click"]) & set(figures["loose_box"])
+    disk = 2 * (np.pi / 4) / (np.pi / 4 + 1)  # of a disk and the square around it
+    assert metrics["classes"]["ball"]["filled_box"]["value"] == pytest.approx(disk, abs=0.1)
+    expected = np.mean([row["box"] - row["filled_box"] for row in rows])
+    assert metrics["gain"]["value"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_wrong_prompts_are_named(trained: Path) -> None:
