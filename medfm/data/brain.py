@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfm.data import lesions
 from medfm.errors import ConfigError, ScanError
 from medfm.image import synthesis
 from medfm.scan import Scan
 
-__all__ = ["LESION", "MAIN", "STRUCTURES", "Head", "apart", "plant", "random_voxel", "read_heads", "value_names"]
+__all__ = ["MAIN", "STRUCTURES", "Head", "random_voxel", "read_heads", "value_names"]
 
 # What is told apart, with FreeSurfer's numbers: one of the midline, or left and right.
 STRUCTURES: dict[str, tuple[int, ...]] = {
@@ -30,8 +30,6 @@ MAIN = (
     "cerebral white matter", "cerebral cortex", "lateral ventricle", "cerebellar white matter", "cerebellar cortex",
     "thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "brain stem",
 )  # fmt: skip
-LESION = 99  # the mask value of a planted lesion
-_PLACE = {"left": (2, 3), "right": (41, 42)}  # where lesions lie: white matter and cortex of one hemisphere
 # Painted on their own, but part of a structure: inferior horns and plexus, white matter lesions, small vessels.
 _PART_OF = {5: 4, 44: 43, 136: 4, 137: 4, 163: 43, 164: 43, 25: 2, 57: 41, 30: 2, 62: 41}
 _PAIRS = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26,
@@ -80,12 +78,35 @@ class Head:
         return cls(labels[window].contiguous(), values, (d, h, w), (a, b, c), name)
 
     def looks(self) -> tuple[Tensor, Tensor]:
-        """For `random_contrast`, with one row more, at the end, for a planted lesion."""
+        """For `random_contrast`, with one row more, at the end, for what is planted."""
         numbers = [_PAIRS.get(v, v) for v in self.values.tolist()]
         order = {v: i for i, v in enumerate(dict.fromkeys([*numbers, -1]))}
         unknown = (float("nan"),) * 3
         grey = torch.tensor([_GREY.get(v, unknown) for v in [*numbers, -1]])
         return torch.tensor([order[v] for v in [*numbers, -1]]), grey
+
+    def paint(
+        self, labels: Tensor, mask: Tensor, means: Tensor, deviations: Tensor, *, planted: Tensor | None = None,
+        spacing: Sequence[float], distract: float = 0.0, generator: torch.Generator,
+    ) -> tuple[Tensor, list[float]]:  # fmt: skip
+        """The picture (D, H, W) of compact `labels`, whose mask values are `mask`, and the brightness of each lesion of
+        `planted` (see `medfm.data.lesions.plant`). distract: chance of each of several things that are no lesion."""
+        image, uneven = synthesis.paint(labels, means, deviations, generator=generator), float(deviations[-1])
+        if distract and torch.rand((), generator=generator) < distract:
+            around = (mask == 0) & (labels > 0)
+            lesions.spots(image, around, uneven=uneven, spacing=spacing, generator=generator)
+        bright = []
+        if planted is not None:
+            bright = lesions.brighten(
+                image, planted, labels, means, uneven=uneven, spacing=spacing, generator=generator
+            )
+        if distract:
+            image = synthesis.disturb(image, spacing=spacing, generator=generator, chance=distract)
+        return image * synthesis.bias_field(image.shape, generator=generator), bright
+
+    def wider(self, labels: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
+        """`labels` with a ventricle's label where `wanted`, mask values, has one and `mask` has not."""
+        return labels.masked_fill(wanted != mask, self.values.tolist().index(4))
 
     def targets(self) -> Tensor:
         """The mask value of each compact label (L,) uint8; 0 for what is not told apart."""
@@ -95,13 +116,14 @@ class Head:
 
     def sample(
         self, shape: Sequence[int], *, spacing: float, generator: torch.Generator,
-        shift: float | Sequence[float] = 8.0, lesion: float = 0.0, common: float = 0.0,
+        shift: float | Sequence[float] = 8.0, lesion: float = 0.0, common: float = 0.0, distract: float = 0.0,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One training pair on a window around the brain: image (D, H, W) in [0, 1], mask values (D, H, W) uint8.
 
         The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
         shift: mm that the window may lie off the brain's middle, for all axes or each. lesion: share of the pairs that
-        get one planted. common: see `random_contrast`.
+        get one planted, or up to three, of 5 to 40 mm. common: see `random_contrast`. distract: chance of each of
+        several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
         """
         size = (spacing,) * 3
         points = synthesis.random_points(shape, spacing=size, generator=generator, shift=shift)
@@ -118,14 +140,19 @@ class Head:
             if torch.rand((), generator=generator) < 0.5:
                 kept = kept & (targets != 24)
             means[:-1], deviations[:-1] = means[:-1] * kept, deviations[:-1] * kept
-        mask = targets[labels.long()]
+        mask, planted = targets[labels.long()], None
+        if distract and torch.rand((), generator=generator) < distract:
+            wanted = lesions.widened(mask, spacing=size, generator=generator)
+            labels, mask = self.wider(labels, mask, wanted), wanted
         if torch.rand((), generator=generator) < lesion:
-            planted, _ = plant(mask, 1, (0.5, 20.0), size, generator)
-            host = [self.values.tolist().index(value) for value in _PLACE["left"]]
-            means[-1] = apart(means[host], generator)
-            labels, mask = labels.masked_fill(planted > 0, len(self.values)), mask.masked_fill(planted > 0, LESION)
-        image = synthesis.paint(labels, means, deviations, generator=generator)
-        image *= synthesis.bias_field(shape, generator=generator)
+            count = 1 + int(3 * torch.rand((), generator=generator).item() ** 3)  # one in seven of ten
+            planted, sides = lesions.plant(mask, count, (0.065, 33.5), size, generator)
+        image, _ = self.paint(
+            labels, mask, means, deviations, planted=planted, spacing=size, distract=distract, generator=generator
+        )
+        if planted is not None:
+            for number, side in enumerate(sides, 1):
+                mask = mask.masked_fill(planted == number, lesions.LESIONS[side])
         voxel = random_voxel(generator, low=1.0, high=3.0)
         coarse = synthesis.acquire(image, spacing=size, target=voxel, generator=generator)
         image = torch.nn.functional.interpolate(
@@ -158,40 +185,6 @@ def random_voxel(generator: torch.Generator, *, low: float, high: float) -> list
     voxel = [fine] * 3
     voxel[int(torch.randint(3, (), generator=generator))] = thick
     return voxel
-
-
-def plant(
-    structures: Tensor, count: int, volumes: tuple[float, float], spacing: Sequence[float], generator: torch.Generator
-) -> tuple[Tensor, list[str]]:
-    """Up to `count` lesions of `volumes` ml (drawn in the logarithm) as values 1, 2, ... on the grid of mask values
-    `structures`, each in white matter and cortex of one hemisphere, and the side of each."""
-    planted, sides = torch.zeros_like(structures), []
-    low, high = math.log(volumes[0]), math.log(volumes[1])
-    for number in range(1, count + 1):
-        side = ("left", "right")[int(torch.randint(2, (), generator=generator))]
-        inside = torch.isin(structures, torch.tensor(_PLACE[side], dtype=torch.uint8)) & (planted == 0)
-        volume = math.exp(low + (high - low) * torch.rand((), generator=generator).item())
-        if inside.sum() * math.prod(spacing) < 2000 * volume:  # hardly any of this hemisphere is in the window
-            continue
-        planted[synthesis.blob(inside, spacing=spacing, volume=volume, generator=generator)] = number
-        sides.append(side)
-    return planted, sides
-
-
-def apart(hosts: Tensor, generator: torch.Generator, *, gap: float = 0.15) -> float:
-    """A brightness in 0 to 1 at least `gap` away from each of `hosts`, all such being equally likely."""
-    taken = sorted((max(0.0, h - gap), min(1.0, h + gap)) for h in hosts.tolist())
-    free, reach = [], 0.0
-    for start, end in [*taken, (1.0, 1.0)]:
-        if start > reach:
-            free.append((reach, start))
-        reach = max(reach, end)
-    at = torch.rand((), generator=generator).item() * sum(b - a for a, b in free)
-    for a, b in free:
-        if at <= b - a:
-            return a + at
-        at -= b - a
-    return free[-1][1]
 
 
 def _extent(mask: Tensor) -> list[tuple[int, int]]:

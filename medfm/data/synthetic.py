@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medfm.data.brain import Head, apart, plant, random_voxel, value_names
+from medfm.data.brain import Head, random_voxel, value_names
+from medfm.data.lesions import plant, widened
 from medfm.image import synthesis
 from medfm.scan import Mask, Scan
 
@@ -43,12 +44,13 @@ class SyntheticScan:
 
 def synthetic_scan(
     head: Head, *, generator: torch.Generator, slices: tuple[float, float] = (1.0, 3.0), lesions: int = 0,
-    volumes: tuple[float, float] = (0.5, 20.0), warp: bool = True,
+    volumes: tuple[float, float] = (0.5, 20.0), warp: bool = True, distract: float = 0.0,
 ) -> SyntheticScan:  # fmt: skip
     """Scan `head` with a random protocol, slices of `slices` mm in any plane, over a field of 192 x 224 x 192 mm.
 
-    Each lesion of `volumes` ml (drawn in the logarithm) lies in white matter and cortex of one hemisphere, and is at
-    least 0.15 of the range brighter or darker than both. `warp=False` leaves the person as he is.
+    Each lesion of `volumes` ml (drawn in the logarithm) lies in the tissue of one side, and is at least 0.15 of the
+    range brighter or darker than it; half of them have a core of another brightness. distract: see `Head.sample`.
+    `warp=False` leaves the person as he is.
     """
     size = (1.0, 1.0, 1.0)
     still = {} if warp else {"degrees": 0.0, "zoom": 0.0, "shear": 0.0, "shift": 0.0, "warp": 0.0}
@@ -56,12 +58,14 @@ def synthetic_scan(
     labels = synthesis.sample_labels(head.labels, points, spacing=head.spacing, centre=head.centre).long()
     structures = head.targets()[labels]
     means, deviations = synthesis.random_contrast(*head.looks(), generator=generator)
+    if distract and torch.rand((), generator=generator) < distract:
+        wanted = widened(structures, spacing=size, generator=generator)
+        labels, structures = head.wider(labels, structures, wanted), wanted
     planted, sides = plant(structures, lesions, volumes, size, generator)
-    hosts = means[[head.values.tolist().index(value) for value in (2, 3)]]
-    means[-1] = apart(hosts, generator)
-    painted = labels.masked_fill_(planted > 0, len(head.values))
-    image = synthesis.paint(painted, means, deviations, generator=generator)
-    image *= synthesis.bias_field(_FIELD, generator=generator)
+    image, bright = head.paint(
+        labels, structures, means, deviations, planted=planted, spacing=size, distract=distract, generator=generator
+    )
+    white = float(means[head.values.tolist().index(2)])
     voxel = random_voxel(generator, low=slices[0], high=slices[1])
     image = synthesis.acquire(image, spacing=size, target=voxel, generator=generator)
     pixels = (synthesis.normalise(image) * 1000).round().to(torch.int16).numpy()
@@ -70,7 +74,7 @@ def synthetic_scan(
         scan,
         Mask(_on_grid(structures, image.shape), scan.affine, value_names()),
         Mask(_on_grid(planted, image.shape), scan.affine, {n: f"lesion {n}" for n in range(1, lesions + 1)}),
-        tuple(_lesion(planted == n, side, float(means[-1] - hosts[0])) for n, side in enumerate(sides, 1)),
+        tuple(_lesion(planted == n, side, bright[n - 1] - white) for n, side in enumerate(sides, 1)),
     )
 
 

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["acquire", "bias_field", "blob", "normalise", "paint", "random_contrast", "random_points", "sample_labels"]
+__all__ = [
+    "acquire", "bias_field", "blob", "disturb", "normalise", "paint", "random_contrast", "random_points",
+    "sample_labels",
+]  # fmt: skip
 
 _Three = Sequence[float]
 # (grey matter, white matter, fluid), each from and to, where 1 is the brightest
@@ -101,6 +104,36 @@ def bias_field(shape: Sequence[int], *, generator: torch.Generator, strength: fl
     return _smooth(knots * (strength * torch.rand((), generator=generator)), shape)[0, 0].exp_()
 
 
+def disturb(image: Tensor, *, spacing: _Three, generator: torch.Generator, chance: float) -> Tensor:
+    """What scans show that is neither anatomy nor disease, each with the probability `chance`: a mottled signal, a
+    region near a coil, uneven slices, a ghost."""
+
+    def random(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
+    sides = [n * s for n, s in zip(image.shape, spacing, strict=True)]
+    if random(0, 1) < chance:
+        knots = torch.randn(1, 1, *[math.ceil(mm / 15) + 1 for mm in sides], generator=generator)
+        image = image * (1 + random(0, 0.15) * _smooth(knots, image.shape)[0, 0]).clamp(min=0)
+    if random(0, 1) < chance:
+        bump = torch.ones(())
+        for n, mm in zip(image.shape, sides, strict=True):
+            axis = (torch.arange(n) + 0.5) * mm / n - random(0, mm)
+            bump = bump[..., None] * (-0.5 * (axis / random(25, 60)) ** 2).exp()
+        image = image * (random(-0.6, 0.6) * bump).exp()
+    if random(0, 1) < chance:
+        axis = int(random(0, 3))
+        gain = torch.ones(image.shape[axis])
+        for _ in range(int(random(1, 5))):
+            start = int(random(0, len(gain)))
+            gain[start : start + max(1, round(random(2, 8) / spacing[axis]))] *= random(0.7, 1.3)
+        image = image * gain.view([-1 if other == axis else 1 for other in range(3)])
+    if random(0, 1) < chance:
+        axis = int(random(0, 3))
+        image = image + random(0, 0.15) * image.roll(round(random(0.2, 0.8) * image.shape[axis]), axis)
+    return image
+
+
 def acquire(
     image: Tensor, *, spacing: _Three, target: _Three, generator: torch.Generator, noise: float = 0.04
 ) -> Tensor:
@@ -136,6 +169,9 @@ def blob(inside: Tensor, *, spacing: _Three, volume: float, generator: torch.Gen
     # a seed away from the border has room on all sides: the deepest of a few
     picks = candidates[torch.randint(len(candidates), (8,), generator=generator)]
     seed = max(picks.tolist(), key=lambda p: _room(inside, p, reach=max(1, round(count ** (1 / 3) / 2))))
+    near = (candidates - torch.tensor(seed)).abs() * torch.tensor([float(s) for s in spacing])
+    close = candidates[near.amax(1) < 20 * volume ** (1 / 3)]  # three radii: all of a hemisphere takes long to sort
+    candidates = close if len(close) >= count else candidates
     offset = (candidates - torch.tensor(seed)) * torch.tensor([float(s) for s in spacing])
     stretch = torch.diag(0.7 + 0.6 * torch.rand(3, generator=generator))
     turned = offset @ _rotation(_symmetric(3, generator) * math.pi) @ stretch

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfm.data.batches import Batches
-from medfm.data.brain import LESION, read_heads, value_names
+from medfm.data.brain import read_heads, value_names
+from medfm.data.lesions import LESIONS
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.segmenter import Segmenter, grow, load_segmenter, places
 
@@ -24,8 +26,10 @@ class Painted(nn.Module):
             without the finest stage, trained at twice the spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
-            the brain's middle, as brains do in scans. lesion: share of the images with a planted lesion. common: share
-            of them whose tissues have the order of T1, T2 or FLAIR. tile: voxels read at once later (default: window).
+            the brain's middle, as brains do in scans. lesion, common, distract: see `medfm.data.brain.Head.sample`.
+            tile: voxels read at once later (default: window). fine: images are painted with voxels that much smaller and
+            averaged, so that a voxel holds parts of several tissues, as in a scan. sides: tell only the left and the right half of the brain
+            apart, and lesions in them.
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
         loss: arguments of `SegmentLoss`. rare: how much more a class counts in its cross-entropy the rarer it is, an
             exponent of its share.
@@ -33,17 +37,23 @@ class Painted(nn.Module):
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float,
-        shift: float | list[float] = 28.0, lesion: float = 0.5, common: float = 0.0, rare: float = 0.0,
-        tile: list[int] | None = None, samples: int = 60, batch: int = 1, looks: int = 3,
+        shift: float | list[float] = 28.0, lesion: float = 0.5, common: float = 0.0, distract: float = 0.0,
+        fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None, samples: int = 60, batch: int = 1, looks: int = 3,
         loss: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.window, self.spacing = tuple(window), spacing
-        self.draw: dict[str, Any] = {"spacing": spacing, "shift": shift, "lesion": lesion, "common": common}
+        self.window, self.spacing, self.fine = tuple(window), spacing, fine
+        self.draw: dict[str, Any] = {
+            "spacing": spacing / fine, "shift": shift, "lesion": lesion, "common": common, "distract": distract,
+        }  # fmt: skip
         self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
-        names = {**value_names(), **({LESION: "lesion"} if lesion else {})}
+        names = value_names()
+        if sides:
+            names = {v: f"{n.split()[0]} brain" for v, n in names.items() if n.split()[0] in LESIONS}
+        names |= {value: f"{side} lesion" for side, value in LESIONS.items()} if lesion else {}
+        labels = list(dict.fromkeys(names.values()))
         self.network = Segmenter(
-            encoder=model["encoder"], head=model.get("head", {}), labels=list(names.values()), patch=tile or window,
+            encoder=model["encoder"], head=model.get("head", {}), labels=labels, patch=tile or window,
             places=model.get("places", False),
             prepare={"spacing": [spacing] * 3, "intensity": "range"},
             about={
@@ -56,8 +66,8 @@ class Painted(nn.Module):
         if smaller := model.get("grow"):
             grow(self.network, load_segmenter(smaller))
         self.number = torch.zeros(256, dtype=torch.int64)
-        for index, value in enumerate(names, 1):
-            self.number[value] = index
+        for value, name in names.items():
+            self.number[value] = labels.index(name) + 1
         weights = self._weights(rare) if rare else None
         self.loss = SegmentLoss(**(loss or {}), weights=weights)
         self.batches = Batches([0] * samples, batch, seed=seed)
@@ -77,7 +87,9 @@ class Painted(nn.Module):
         return self._painted([self.heads[i % len(self.heads)] for i in indices], generator)
 
     def _painted(self, heads: list[Any], generator: torch.Generator) -> dict[str, Tensor]:
-        pairs = [h.sample(self.window, generator=generator, **self.draw) for h in heads]
+        shape = [n * self.fine for n in self.window]
+        fine = [h.sample(shape, generator=generator, **self.draw) for h in heads]
+        pairs = [_averaged(image, mask, self.fine, generator) for image, mask in fine]
         x = torch.stack([image for image, _ in pairs])[:, None]
         if self.network.places:
             where = places(self.window, (self.spacing,) * 3)
@@ -111,6 +123,12 @@ class Painted(nn.Module):
     def save(self, folder: Path) -> None:
         """`medfm.json` and `segment.safetensors`, see `Segmenter.save`."""
         self.network.save(folder)
+
+
+def _averaged(image: Tensor, mask: Tensor, times: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both with voxels `times` as large: the mean of an image, a random one of the voxels of a mask."""
+    a, b, c = torch.randint(times, (3,), generator=generator).tolist() if times > 1 else (0, 0, 0)
+    return F.avg_pool3d(image[None], times)[0], mask[a::times, b::times, c::times]
 
 
 def _dice(logits: Tensor, target: Tensor) -> Tensor:
