@@ -122,7 +122,7 @@ class Head:
 
         The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
         shift: mm that the window may lie off the brain's middle, for all axes or each. lesion: share of the pairs that
-        get one planted, or up to three, of 5 to 40 mm. common: see `random_contrast`. distract: chance of each of
+        get one to four planted, of 5 to 40 mm. common: see `random_contrast`. distract: chance of each of
         several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
         """
         size = (spacing,) * 3
@@ -145,7 +145,7 @@ class Head:
             wanted = lesions.widened(mask, spacing=size, generator=generator)
             labels, mask = self.wider(labels, mask, wanted), wanted
         if torch.rand((), generator=generator) < lesion:
-            count = 1 + int(3 * torch.rand((), generator=generator).item() ** 3)  # one in seven of ten
+            count = 1 + int(4 * torch.rand((), generator=generator).item() ** 2)  # one in half of them
             planted, sides = lesions.plant(mask, count, (0.065, 33.5), size, generator)
         image, _ = self.paint(
             labels, mask, means, deviations, planted=planted, spacing=size, distract=distract, generator=generator
