@@ -24,9 +24,9 @@ def plant(
 ) -> tuple[Tensor, list[str]]:
     """Up to `count` lesions of `volumes` ml (drawn in the logarithm) as values 1, 2, ... on the grid of mask values
     `structures`, each in the tissue of one side, and the side of each."""
-    planted, sides = torch.zeros_like(structures), []
+    planted, sides = torch.zeros_like(structures), list[str]()
     low, high = math.log(volumes[0]), math.log(volumes[1])
-    for number in range(1, count + 1):
+    for _ in range(count):
         side = ("left", "right")[int(torch.randint(2, (), generator=generator))]
         inside = torch.isin(structures, torch.tensor(_PLACE[side], dtype=torch.uint8)) & (planted == 0)
         volume = math.exp(low + (high - low) * torch.rand((), generator=generator).item())
@@ -44,8 +44,8 @@ def brighten(
     """Paint the lesions of `planted` (see `plant`) into `image` (D, H, W) in place; the brightness of each.
 
     A lesion is at least 0.15 of the range brighter or darker than the two `labels` that it lies in most, whose
-    brightnesses are `means`. uneven: deviation within a lesion. cored: share of them with a core of another brightness, so that the rest is a ring, as
-    oedema around a tumour is.
+    brightnesses are `means`. uneven: deviation within a lesion. cored: share of them with a core of another brightness,
+    so that the rest is a ring, as oedema around a tumour is.
     """
     found = []
     for number in range(1, int(planted.max()) + 1):

@@ -118,8 +118,8 @@ def disturb(image: Tensor, *, spacing: _Three, generator: torch.Generator, chanc
     if random(0, 1) < chance:
         bump = torch.ones(())
         for n, mm in zip(image.shape, sides, strict=True):
-            axis = (torch.arange(n) + 0.5) * mm / n - random(0, mm)
-            bump = bump[..., None] * (-0.5 * (axis / random(25, 60)) ** 2).exp()
+            line = (torch.arange(n) + 0.5) * mm / n - random(0, mm)
+            bump = bump[..., None] * (-0.5 * (line / random(25, 60)) ** 2).exp()
         image = image * (random(-0.6, 0.6) * bump).exp()
     if random(0, 1) < chance:
         axis = int(random(0, 3))

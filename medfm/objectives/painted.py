@@ -27,9 +27,9 @@ class Painted(nn.Module):
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
             the brain's middle, as brains do in scans. lesion, common, distract: see `medfm.data.brain.Head.sample`.
-            tile: voxels read at once later (default: window). fine: images are painted with voxels that much smaller and
-            averaged, so that a voxel holds parts of several tissues, as in a scan. sides: tell only the left and the right half of the brain
-            apart, and lesions in them.
+            tile: voxels read at once later (default: window). fine: images are painted with voxels that much smaller
+            and averaged, so that a voxel holds parts of several tissues, as in a scan. sides: tell only the left and
+            the right half of the brain apart, and lesions in them.
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
         loss: arguments of `SegmentLoss`. rare: how much more a class counts in its cross-entropy the rarer it is, an
             exponent of its share.
@@ -38,8 +38,8 @@ class Painted(nn.Module):
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float,
         shift: float | list[float] = 28.0, lesion: float = 0.5, common: float = 0.0, distract: float = 0.0,
-        fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None, samples: int = 60, batch: int = 1, looks: int = 3,
-        loss: dict[str, Any] | None = None, seed: int = 0,
+        fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None, samples: int = 60,
+        batch: int = 1, looks: int = 3, loss: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.spacing, self.fine = tuple(window), spacing, fine

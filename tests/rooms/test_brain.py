@@ -40,7 +40,10 @@ def test_a_planted_lesion_lies_on_the_side_that_is_told(head: Head) -> None:
     structures = head.targets()[head.labels.long()]
     for seed in range(6):
         planted, (side,) = plant(structures, 1, (1.0, 5.0), head.spacing, draws(seed))
-        assert set(structures[planted > 0].tolist()) <= {"left": {2, 3, 7, 8, 10, 11, 12}, "right": {41, 42, 46, 47, 49, 50, 51}}[side]
+        assert (
+            set(structures[planted > 0].tolist())
+            <= {"left": {2, 3, 7, 8, 10, 11, 12}, "right": {41, 42, 46, 47, 49, 50, 51}}[side]
+        )
         columns = (planted > 0).nonzero()[:, 2].float()  # W runs to the right
         assert (columns.mean() > head.centre[2]) == (side == "right")
 
