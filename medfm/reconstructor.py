@@ -15,7 +15,7 @@ from medfm.errors import AdapterMismatch, UnknownName
 from medfm.physics.acquire import CTAcquisition
 from medfm.physics.linear import Linear
 
-__all__ = ["Reconstructor", "denoisers", "load_reconstructor", "reconstructors"]
+__all__ = ["Reconstructor", "denoisers", "load_reconstructor", "reconstructors", "unrolled"]
 
 
 class Reconstructor(nn.Module):
@@ -144,6 +144,14 @@ def denoisers(*, hounsfield: bool) -> list[str]:
         name for name, about in _shipped().items()
         if about["head"]["name"] in ("direct", "wavelet") and (about["physics"]["name"] == "ct") == hounsfield
     ]  # fmt: skip
+
+
+def unrolled() -> dict[str, dict[str, Any]]:
+    """Names of those that turn the k-space of one coil into a picture, and the acquisition of each."""
+    return {
+        name: {"kind": "lines", "acceleration": 4.0, **about["physics"]} for name, about in _shipped().items()
+        if about["physics"]["name"] == "mri" and not about["physics"].get("coils")
+    }  # fmt: skip
 
 
 def _shipped() -> dict[str, dict[str, Any]]:

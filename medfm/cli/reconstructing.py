@@ -39,7 +39,7 @@ class Window(StrEnum):
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", help="A trained network; several: an ensemble. --denoise without one takes a shipped one."),
+    typer.Option("--model", help="A trained network; several: an ensemble. Default: a shipped one that fits, if any."),
 ]
 
 
@@ -48,7 +48,7 @@ def reconstruct(
     file: Annotated[Path, typer.Argument(help="fastMRI or ISMRMRD HDF5, NPY, NPZ; a scan with --denoise.")],
     output: Annotated[Path, typer.Option(help="Folder for NIfTI, overview and figures.", metavar="DIR")],
     model: Models = None,
-    method: Annotated[How | None, typer.Option(help="Without a network: how.")] = None,
+    method: Annotated[How | None, typer.Option(help="No network, but this.")] = None,
     denoise: Annotated[bool, typer.Option("--denoise", help="The file is a noisy picture, not raw data.")] = False,
     sinogram: Annotated[bool, typer.Option("--sinogram", help="The NPY holds line integrals (cells, views).")] = False,
     samples: Annotated[int, typer.Option(min=0, help="Dropout samples for the uncertainty.", metavar="N")] = 0,
@@ -80,6 +80,7 @@ def _made(
     pixel: float, spacing: str | None,
 ) -> Reconstructed:  # fmt: skip
     import medfm
+    from medfm.predict.reconstructing import fitting
 
     three = _three(spacing)
     if denoise:
@@ -89,8 +90,9 @@ def _made(
         chosen = model or denoisers(hounsfield=scan.units == "HU")[:1]
         return medfm.denoise(scan, models=[medfm.load_reconstructor(m) for m in chosen], samples=samples)
     raw = medfm.RawData.read(file, sinogram=sinogram, pixel=pixel, spacing=three)
+    chosen = model if model or method else fitting(raw)[:1]
     return medfm.reconstruct(
-        raw, models=[medfm.load_reconstructor(m) for m in model], method=method.value if method else None,
+        raw, models=[medfm.load_reconstructor(m) for m in chosen], method=method.value if method else None,
         samples=samples, window=window.value,
     )  # fmt: skip
 

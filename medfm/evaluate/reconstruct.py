@@ -151,7 +151,7 @@ def classical_methods(model: Reconstructor) -> dict[str, Classical]:
             found[f"total variation, weight {weight:g}"] = bregman
             found[f"wavelet, weight {weight:g}"] = wavelet
         return found
-    return {f"total variation, weight {w:g}": _smoothed(w) for w in (0.02, 0.05, 0.1, 0.2)}
+    return {f"total variation, weight {w:g}": _smoothed(w) for w in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)}
 
 
 def _smoothed(weight: float) -> Classical:

@@ -36,13 +36,18 @@ class Refiner(nn.Module):
         stem: width of a convolution of the picture at full resolution, the decoder's finest level, for encoders whose
             own is coarser; 0: none.
         kernel: of the last convolution. residual: the change is added to the picture; False: it is the picture.
+        drop: share of the pyramid's channels that a decoder goes without in training, and in `samples` of predictions.
     """
 
     def __init__(
         self, *, encoder: dict[str, Any], channels: int, ct: bool = False, form: Form = "last", kernel: int = 3,
         levels: list[int] | None = None, decoder: dict[str, Any] | None = None, stem: int = 0, residual: bool = True,
+        drop: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        if drop and form != "decoder":
+            raise ConfigError(f"refiner.drop goes with form: decoder; found {form!r}. A stack of layers has its own")
+        self.drop = nn.Dropout3d(drop) if drop else None
         self.form, self.ct, self.residual, self.levels = form, ct, residual, levels or []
         self.encoder = config.build("encoders", encoder)
         self.shown = not hasattr(self.encoder, "inputs")  # pictures for eyes: three channels in [0, 1]
@@ -87,6 +92,8 @@ class Refiner(nn.Module):
             if self.stem is not None:
                 full = self.stem(fold(x) if self.ndim == 2 else x)
                 pyramid = [unfold(full, batch) if self.ndim == 2 else full, *pyramid]
+            if self.drop is not None:
+                pyramid = [self.drop(level) for level in pyramid]
             change: Tensor = self.out(pyramid, x.shape[2:])[0]
             return change
         y = torch.cat([pyramid[level] for level in self.levels], 1) if self.form == "joined" else pyramid[-1]

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.slices import SliceCase, both_slices
+from medfm.errors import ConfigError
 from medfm.objectives.adversarial import Adversary, Perceptual
 from medfm.physics.acquire import Measured
 from medfm.physics.linear import residual
+from medfm.physics.mri import Cartesian
 from medfm.reconstructor import Reconstructor
 
 __all__ = ["Reconstruction", "fidelity", "gradient_difference", "measure"]
@@ -25,8 +27,9 @@ class Reconstruction(nn.Module):
     Args:
         model: `head` and `encoder` nodes. physics: what is simulated; see `medfm.physics.acquire`.
         data: see `medfm.data.slices.both_slices`. depth: slices of a slab, for 3D.
-        batch: slices a step. crops, patch: heads that do not look at the data learn from so many square patches of each
-            slice, `patch` pixels wide; the slice is measured whole. 0: whole slices.
+        batch: slices a step. crops, patch: so many parts of each slice are learnt from, `patch` pixels wide; the slice
+            is measured whole. Square ones for heads that do not look at the data. Of MR sampled by whole rows, strips
+            of all rows: columns do not mix there, so a strip's k-space is known too. 0: whole slices.
         mse, l1: weights of the squared and the absolute error of the last stage. deep: of the mean squared error of
             the stages before it. gradient: of the absolute error of the gradients (TSMLSRNet's second stage).
         perceptual: {"weight"}: of `Perceptual`. adversarial: arguments of `Adversary`: WGAN-VGG.
@@ -44,6 +47,8 @@ class Reconstruction(nn.Module):
         self.cases, self.held = both_slices(data, hounsfield=self.network.hounsfield, depth=depth)
         self.network.about.update(_about(data, self.cases, self.held))
         self.crops, self.patch, self.checked = crops, patch, checked
+        if crops and self.network.complex and not _by_rows(self.network.acquisition):
+            raise ConfigError("crops: found MR sampled otherwise than by whole rows, or coil maps; expected crops: 0")
         self.mse, self.l1, self.deep, self.gradient = mse, l1, deep, gradient
         self.perceptual = Perceptual() if perceptual else None
         self.likeness = (perceptual or {}).get("weight", 0.1)
@@ -73,12 +78,17 @@ class Reconstruction(nn.Module):
             start = m.operator.start(m.y)
             scale = self.network.scale(start)
         spacing = torch.stack([batch["thickness"], batch["pixel"], batch["pixel"]], 1)
-        truth = m.x
-        if self.crops and not self.network.data and start.shape == truth.shape:
+        truth, y, operator = m.x, m.y, m.operator
+        if self.crops and isinstance(operator, Cartesian):
+            start, truth, scale, spacing = self._cropped(start, truth, scale, spacing, generator, rows=True)
+            operator = Cartesian(operator.mask[..., : start.shape[-1]].repeat_interleave(self.crops, 0))
+            y = operator.A(start)
+            stages = self.network(start, y, operator, spacing, scale=scale)
+        elif self.crops and not self.network.data and start.shape == truth.shape:
             start, truth, scale, spacing = self._cropped(start, truth, scale, spacing, generator)
             stages = self.network(start, spacing=spacing, scale=scale)
         else:
-            stages = self.network(start, m.y, m.operator, spacing, scale=scale)
+            stages = self.network(start, y, operator, spacing, scale=scale)
         found = [stage / scale for stage in stages]
         truth = truth / scale
         parts = {"mse": (found[-1] - truth).abs().square().mean()}
@@ -100,16 +110,19 @@ class Reconstruction(nn.Module):
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
     def _cropped(
-        self, start: Tensor, truth: Tensor, scale: Tensor, spacing: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`crops` patches of each slice, start and truth at the same places; those with tissue in them, if they can."""
+        self, start: Tensor, truth: Tensor, scale: Tensor, spacing: Tensor, generator: torch.Generator, *,
+        rows: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        """`crops` parts of each slice, start and truth at the same places; those with tissue in them, if they can."""
         side = min(self.patch, start.shape[-1])
+        height = start.shape[-2] if rows else side
         a, b, units, mm = [], [], [], []
         for case in range(len(start)):
             for _ in range(self.crops):
                 for _attempt in range(4):
-                    i, j = torch.randint(start.shape[-1] - side + 1, (2,), generator=generator).tolist()
-                    part = (slice(case, case + 1), ..., slice(i, i + side), slice(j, j + side))
+                    i = int(torch.randint(start.shape[-2] - height + 1, (), generator=generator))
+                    j = int(torch.randint(start.shape[-1] - side + 1, (), generator=generator))
+                    part = (slice(case, case + 1), ..., slice(i, i + height), slice(j, j + side))
                     if truth[part].abs().mean() > 0.1:
                         break
                 a.append(start[part])
@@ -150,6 +163,12 @@ def measure(network: Reconstructor, image: Tensor, generator: torch.Generator, *
     """What the network's acquisition measures of image (B, 1, D, H, W)."""
     measured: Measured = network.acquisition(image, generator, pixel=pixel)
     return measured
+
+
+def _by_rows(acquisition: Any) -> bool:
+    """Whether what lies in one column of a slice is measured apart from the other columns."""
+    plain = acquisition.coils == 0 or acquisition.separate
+    return acquisition.kind in ("lines", "equispaced") and acquisition.ndim == 2 and plain
 
 
 def gradient_difference(x: Tensor, truth: Tensor) -> Tensor:

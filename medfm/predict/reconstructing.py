@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medfm.physics.linear import Linear
     from medfm.reconstructor import Reconstructor
 
-__all__ = ["denoise", "reconstruct"]
+__all__ = ["denoise", "fitting", "reconstruct"]
 
 Method = Literal["network", "direct", "sense", "grappa", "wavelet", "tv", "bregman", "least-squares"]
 Window = Literal["ramp", "shepp-logan", "cosine", "hann"]
@@ -176,8 +176,19 @@ def _one(
         return _filled_in(operator, y), None
     import torch
 
+    from medfm.physics.mri import Cartesian
+
     spacing = torch.tensor([[(raw.spacing or (1.0, 1.0, 1.0))[i] for i in (2, 1, 0)]])
-    return _ensemble(models, start, y, operator, spacing, samples)
+    if not isinstance(operator, Cartesian) or not _across(operator.mask):
+        return _ensemble(models, start, y, operator, spacing, samples)
+    turned = Cartesian(operator.mask.mT, None if operator.maps is None else operator.maps.mT)
+    x, deviation = _ensemble(models, start.mT, y.mT, turned, spacing[:, [0, 2, 1]], samples)
+    return x.mT, None if deviation is None else deviation.mT
+
+
+def _across(mask: Tensor) -> bool:
+    """Whether whole columns were sampled and not whole rows, which is how the networks learn."""
+    return bool((mask.all(-2) == mask.any(-2)).all() and not (mask.all(-1) == mask.any(-1)).all())
 
 
 def _combined(coils: Tensor, operator: Linear) -> Tensor:
@@ -210,6 +221,26 @@ def _step(sampled: Tensor) -> int:
             f"GRAPPA needs every n-th row and a full middle; gaps of {sorted(set(gaps.tolist()))} rows found"
         )
     return step
+
+
+def fitting(raw: RawData) -> list[str]:
+    """Names of the shipped models that were trained on raw data like these: one coil, whole lines, about as many."""
+    from medfm.reconstructor import unrolled
+
+    if raw.kind != "kspace" or len(raw.data) != 1:
+        return []
+    mask = raw.mask
+    share = float(mask.mean())
+    lines = bool((mask.all(1) == mask.any(1)).all() or (mask.all(2) == mask.any(2)).all())
+    return [
+        name for name, about in unrolled().items()
+        if lines and about["kind"] in ("lines", "equispaced") and _near(share, 1 / about["acceleration"])
+    ]  # fmt: skip
+
+
+def _near(share: float, trained: float) -> bool:
+    """Whether about as much of k-space was sampled as in training."""
+    return 0.7 < share / trained < 1.4
 
 
 def _ensemble(
@@ -282,7 +313,7 @@ def _warnings(result: Reconstructed, raw: RawData, models: Sequence[Reconstructo
             )
         share = float(raw.mask.mean())
         wanted = [1 / m.acquisition.acceleration for m in models]
-        if not any(0.7 < share / w < 1.4 for w in wanted):
+        if not any(_near(share, w) for w in wanted):
             found.append(f"{share:.0%} of k-space was sampled; the model was trained on {wanted[0]:.0%}.")
     if raw.kind == "sinogram" and models:
         found += [*_structure(rest, rest.shape[2]), *_unlike(models, raw.pixel)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,26 @@ def test_the_objective_is_deterministic(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
+def test_a_strip_of_columns_is_measured_as_in_the_whole_slice(tmp_path: Path) -> None:
+    pytest.importorskip("deepinv")
+    data = {"train": [str(body(tmp_path))], "size": 32, "every": 8}
+    for consistency in ("exact", "none"):
+        node = {
+            "name": "reconstruction", "crops": 2, "patch": 12, "physics": CASCADE["physics"],
+            "model": {"encoder": CASCADE["encoder"], "head": {**CASCADE["head"], "consistency": consistency}},
+        }  # fmt: skip
+        objective = build("objectives", node, data=data, seed=0).eval()
+        seen: list[Any] = []
+        objective.network.head.register_forward_hook(lambda head, given, found, seen=seen: seen.append(given))
+        objective(objective.collate([0, 1]))
+        start, y, operator, _ = seen[0]
+        assert start.shape == y.shape == operator.mask.shape == (4, 1, 1, 32, 12)
+        left = operator.start(y) - start
+        assert left.abs().max() < 1e-5 * start.abs().max()  # what was not measured is not in the strip's start either
+    with pytest.raises(ConfigError, match="whole rows"):
+        build("objectives", {**node, "physics": {"name": "mri", "kind": "spokes"}}, data=data, seed=0)
+
+
 def kspace(folder: Path, *, coils: int = 0) -> Path:
     operator, x, _ = sampled((64, 64))
     far = torch.linspace(-1, 1, 64).square()
@@ -205,6 +226,29 @@ def test_a_network_reconstructs_raw_data_and_says_what_it_filled_in(tmp_path: Pa
         medfm.reconstruct(
             raw, models=[Reconstructor(**{**CASCADE, "encoder": {**CASCADE["encoder"], "drop": 0.0}})], samples=2
         )
+
+
+def test_sampled_columns_are_read_as_rows(tmp_path: Path) -> None:
+    raw = RawData.read(kspace(tmp_path), spacing=(1.0, 1.5, 4.0))
+    turned = replace(raw, data=np.ascontiguousarray(raw.data.swapaxes(2, 3)), spacing=(1.5, 1.0, 4.0))
+    model = Reconstructor(**CASCADE)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    one, other = (medfm.reconstruct(part, models=[model]).scan.data for part in (raw, turned))
+    assert np.abs(one - other.swapaxes(2, 3)).max() < 1e-4 * np.abs(one).max()
+
+
+def test_a_shipped_network_is_taken_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import medfm.reconstructor as room
+    from medfm.predict.reconstructing import fitting
+
+    mr = {"head": {"name": "unrolled"}, "physics": {"name": "mri", "kind": "lines", "acceleration": 3}}
+    ct = {"head": {"name": "direct"}, "physics": {"name": "ct"}}
+    monkeypatch.setattr(room, "_shipped", lambda: {"lines": mr, "ct": ct})
+    raw = RawData.read(kspace(tmp_path))
+    assert fitting(raw) == ["lines"]
+    points = raw.data * (np.random.default_rng(0).random(raw.data.shape) < 0.5)
+    assert fitting(replace(raw, data=points)) == [] == fitting(RawData.read(kspace(tmp_path, coils=2)))
 
 
 def test_methods_are_told_apart(tmp_path: Path) -> None:
