@@ -111,10 +111,11 @@ class CTAcquisition:
         x = from_hu(image)
         operator = Projection((x.shape[3], x.shape[4]), pixel=pixel, views=self.views, fan=self.fan, window=self.window)
         lines = operator.A(x)
+        truth = operator.start(lines) if self.truth == "dose" else x
         if self.rings:
             lines = ringed(lines, deviation=self.rings, generator=generator)
         y = measured(lines, photons=self.photons, electronic=self.electronic, generator=generator)
-        return Measured(operator.start(lines) if self.truth == "dose" else x, y, operator)
+        return Measured(truth, y, operator)
 
 
 class Degraded:
