@@ -12,6 +12,7 @@ __all__ = ["Call", "both_sides", "named", "route"]
 # An order or a question about size, before anything else: "segment the liver", "how large is the nodule?".
 _WANTED = (
     ("align", r"\b(align|register|superimpose|overlay)\b.*\b(prior|previous|current|scans|it)\b"),
+    ("denoise", r"\b(denoise|denoising|reconstruct)\b|\b(reduce|remove|take away|clean|less)\b.*\bnoise\b"),
     ("compare", r"\b(compare|comparison|compared)\b|\b(grown|shrunk|changed?|new)\b.*\b(since|prior|previous|last)\b"),
     ("classify", r"\b(classify|classification|what kind of lesion)\b"),
     ("detect", r"\b(detect|detection|find (all|any|every)|mark (all|any|every))\b"),
@@ -34,7 +35,7 @@ def route(request: str, *, tools: Collection[str], structures: Iterable[str]) ->
     words = request.lower()
     for tool, pattern in _WANTED:
         if tool in tools and re.search(pattern, words):
-            if tool in ("align", "classify", "report"):
+            if tool in ("align", "classify", "denoise", "report"):
                 return Call(tool)
             target = named(words, structures) or _object(words)
             return Call(tool, {"structure": target} if target else {})

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from medfm.classifier import Classifier
     from medfm.detector import Detector
     from medfm.prompter import Prompter
+    from medfm.reconstructor import Reconstructor
     from medfm.scan import Scan
     from medfm.segmenter import Segmenter
 
-__all__ = ["classifiers", "detectors_for", "kinds", "labels_for", "names_for", "prompter", "segmenters_for", "talkers"]
+__all__ = [
+    "classifiers", "denoisers_for", "detectors_for", "kinds", "labels_for", "names_for", "prompter", "segmenters_for",
+    "talkers",
+]  # fmt: skip
 
 
 def talkers() -> list[str]:
@@ -75,6 +79,13 @@ def classifiers(scan: Scan) -> list[Classifier]:
         _classifier(str(folder)) for folder, about in _folders()
         if about.get("kind") == "classify" and _reads(about, scan)
     ]  # fmt: skip
+
+
+def denoisers_for(scan: Scan) -> list[Reconstructor]:
+    """The models that make a less noisy picture of such scans: CT in HU, or another unit."""
+    from medfm.reconstructor import denoisers, load_reconstructor
+
+    return [load_reconstructor(name) for name in denoisers(hounsfield=scan.units == "HU")]
 
 
 def _reads(about: dict[str, Any], scan: Scan) -> bool:

@@ -112,6 +112,32 @@ def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     turn.note = "Each model knows only its own labels and its own kind of picture; for others its numbers mean nothing."
 
 
+def denoise(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
+    """Make a less noisy picture and lay it beside the scan; answers and measures go on to be of the scan itself."""
+    from medfm import predict
+    from medfm.assistant.task_models import denoisers_for
+
+    scan = talk.opened
+    if talk.prior is not None:
+        raise MedfmError("The result is shown in the prior's place, and that is taken. Open the scan without a prior.")
+    if scan.data[0].size > _MOST:
+        raise MedfmError("The scan is too large to do it here; `medfm reconstruct FILE --denoise --output DIR` can.")
+    yield
+    models = denoisers_for(scan)[:1]
+    if not models:
+        raise MedfmError("No model that takes noise out of such scans is installed; see `medfm models`.")
+    found = predict.denoise(scan, models=models)
+    assert found.unexplained is not None
+    unit = f" {scan.units}" if scan.units else ""
+    talk.replace_prior(found.scan)
+    turn.text = (
+        f"The picture with less noise, by {models[0].name}, lies beside the scan, in the prior's place. What was taken "
+        f"away has a standard deviation of {float(found.unexplained.data.std()):.3g}{unit}. Answers and measures go on "
+        "to be of the scan as it was read."
+    )
+    turn.note = " ".join(found.warnings) or None
+
+
 def align(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     """Turn and shift the prior scan until it lies on the current one, and put it in its place."""
     from medfm import predict
@@ -186,11 +212,13 @@ _TOOLS = (
     Tool("detect", "Find every one of something, with box, size and score.", detect, _STRUCTURE),
     Tool("classify", "What the scan shows as a whole, by models trained for it.", classify),
     Tool("report", "Draft a report of the scan, for a reader to accept, edit or reject.", report, _CONTEXT),
+    Tool("denoise", "Lay a picture with less noise beside the scan, by a model trained for it.", denoise),
     Tool("align", "Lay the prior scan onto the current one, as a rigid body.", align),
     Tool("compare", "Size of a structure in the scan and in the prior one.", compare, _STRUCTURE, ("structure",)),
 )
 TOOLS = {tool.name: tool for tool in _TOOLS}
-_NEEDED = ("detect", "classify")  # tools that are nothing without a model of their kind
+_NEEDED = {"detect": "detect", "classify": "classify", "denoise": "reconstruct"}  # nothing without a model of the kind
+_MOST = 2**25  # voxels that are denoised while somebody waits: 128 slices of 512 x 512
 
 
 def available() -> list[str]:
@@ -198,4 +226,4 @@ def available() -> list[str]:
     from medfm.assistant.task_models import kinds
 
     trained = kinds()
-    return [name for name in TOOLS if name not in _NEEDED or name in trained]
+    return [name for name in TOOLS if _NEEDED.get(name) in {None, *trained}]

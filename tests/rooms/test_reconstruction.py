@@ -294,6 +294,27 @@ def test_denoising_keeps_the_scans_space(tmp_path: Path) -> None:
         medfm.denoise(scan, models=[Reconstructor(**CASCADE)])
 
 
+def test_a_conversation_lays_the_less_noisy_picture_beside_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from medfm.assistant import TOOLS, Call, Conversation, task_models
+    from medfm.assistant.routing import route
+
+    monkeypatch.setattr(task_models, "denoisers_for", lambda scan: [Reconstructor(**PLAIN)])
+    call = route("Please reduce the noise", tools=TOOLS, structures=["Liver"])
+    assert call == Call("denoise") != route("Is there noise?", tools=TOOLS, structures=[])
+    talk, scan = Conversation("test"), medfm.Scan.read(body(tmp_path))
+    talk.open(scan)
+    states = []
+    for _ in range(2):
+        *_, turn = talk.run(call, SimpleNamespace(vision=None, name=""), known=TOOLS)  # type: ignore[arg-type]
+        states.append((turn.state, "HU" in turn.text))
+    assert states == [("done", True), ("failed", False)]  # the second time the place is taken
+    assert talk.current is scan and talk.prior is not None and talk.prior.data.shape == scan.data.shape
+
+
 def test_evaluation_stands_beside_direct_and_classical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
     import sys
