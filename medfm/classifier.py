@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medfm import assets, config
-from medfm.errors import AdapterMismatch, UnknownName
+from medfm import config
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.bag import BagHead
 from medfm.heads.classify import ClassifyHead
+from medfm.stored import Stored, load_stored, shipped
 
 __all__ = ["Classifier", "classifiers", "load_classifier"]
 
 
-class Classifier(nn.Module):
+class Classifier(Stored):
     """Which of `labels` a scan shows: one of them (softmax).
 
     `medfm.json` of its folder holds kind: "classify" and these arguments; `classify.safetensors` the weights in half
@@ -35,6 +33,8 @@ class Classifier(nn.Module):
             same scans for a sensitivity and for a specificity asked for (Gulshan et al., JAMA 2016).
         about: what the model is and was trained on, for people; kept as it is.
     """
+
+    kind, file = "classify", "classify.safetensors"
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
@@ -54,7 +54,6 @@ class Classifier(nn.Module):
         self.head: ClassifyHead | BagHead = config.build(
             "heads", {"name": "classify", **head}, channels=self.encoder.channels, classes=len(labels)
         )
-        self.name = ""
 
     def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
         """x: (B, C, D, H, W); spacing: (B, 3) mm -> logits (B, K)."""
@@ -91,15 +90,6 @@ class Classifier(nn.Module):
         heat = F.interpolate(row, grid.shape, mode="trilinear", align_corners=False)[0, 0]
         return heat / heat.max()
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `classify.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
-        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
-        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
-        save_file(halves, folder / "classify.safetensors")
-        (folder / "medfm.json").write_text(json.dumps({"kind": "classify", **self.settings}, indent=1) + "\n")
-
 
 class _Spaced(nn.Module):
     """A classifier as a function of x alone, which is what MONAI's maps take."""
@@ -114,32 +104,10 @@ class _Spaced(nn.Module):
 
 
 def load_classifier(name: str | Path, *, device: str = "cpu") -> Classifier:
-    """Load a shipped classifier by name, or a folder that training left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ,
-        or the shared encoder is another than the one it was trained on.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    if (kind := settings.pop("kind", "answers")) != "classify":
-        raise UnknownName(
-            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'classify'. "
-            f"Shipped are: {', '.join(classifiers()) or 'none'}"
-        )
-    model = Classifier(**settings)
-    tensors = load_file(folder / "classify.safetensors")
-    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-    missing, unknown = model.load_state_dict(floats, strict=False)
-    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
-    if unknown or set(missing) - kept:
-        wrong = sorted([*unknown, *(set(missing) - kept)])
-        raise AdapterMismatch(f"{folder.name}: medfm.json and classify.safetensors do not fit each other: {wrong[:3]}")
-    model.name = folder.name
-    return model.eval().to(device)
+    """Load a shipped classifier by name, or a folder that training left; see `load_stored`."""
+    return load_stored(Classifier, name, device=device)
 
 
 def classifiers() -> list[str]:
     """Names of the shipped classifiers."""
-    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
-    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "classify"]
+    return list(shipped("classify"))

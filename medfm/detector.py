@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from medfm import assets, config
-from medfm.errors import AdapterMismatch, UnknownName
+from medfm import config
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
 from medfm.nn.anchors import clip_boxes, decode_boxes, suppress
 from medfm.nn.tiles import starts
+from medfm.stored import Stored, load_stored, shipped
 
 __all__ = ["Detector", "Found", "detectors", "load_detector"]
 
@@ -30,7 +28,7 @@ class Found(NamedTuple):
     labels: Tensor
 
 
-class Detector(nn.Module):
+class Detector(Stored):
     """Boxes around what `labels` name in a scan.
 
     `medfm.json` of its folder holds kind: "detect" and these arguments; `detect.safetensors` the weights in half
@@ -44,6 +42,8 @@ class Detector(nn.Module):
         second: arguments of `SecondHead`, which names what the dense head then only proposes; none without it.
         about: what the model is and was trained on, for people; kept as it is.
     """
+
+    kind, file = "detect", "detect.safetensors"
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
@@ -63,7 +63,6 @@ class Detector(nn.Module):
             self.settings["encoder"] = {**encoder, "eye": eye}
         self.head = DetectHead(self.encoder.channels, self.encoder.strides, 1 if second else len(labels), **head)
         self.second = SecondHead(self.head.width, len(labels), ndim=self.head.ndim, **second) if second else None
-        self.name = ""
 
     @property
     def threshold(self) -> float:
@@ -137,46 +136,15 @@ class Detector(nn.Module):
         kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)
         return Found(boxes[kept], scores[kept], labels[kept])
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `detect.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
-        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
-        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
-        save_file(halves, folder / "detect.safetensors")
-        (folder / "medfm.json").write_text(json.dumps({"kind": "detect", **self.settings}, indent=1) + "\n")
-
 
 def load_detector(name: str | Path, *, device: str = "cpu") -> Detector:
-    """Load a shipped detector by name, or a folder that training left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ,
-        or the shared encoder is another than the one it was trained on.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    if (kind := settings.pop("kind", "answers")) != "detect":
-        raise UnknownName(
-            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'detect'. "
-            f"Shipped are: {', '.join(detectors()) or 'none'}"
-        )
-    model = Detector(**settings)
-    tensors = load_file(folder / "detect.safetensors")
-    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-    missing, unknown = model.load_state_dict(floats, strict=False)
-    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
-    if unknown or set(missing) - kept:
-        wrong = sorted([*unknown, *(set(missing) - kept)])
-        raise AdapterMismatch(f"{folder.name}: medfm.json and detect.safetensors do not fit each other: {wrong[:3]}")
-    model.name = folder.name
-    return model.eval().to(device)
+    """Load a shipped detector by name, or a folder that training left; see `load_stored`."""
+    return load_stored(Detector, name, device=device)
 
 
 def detectors() -> list[str]:
     """Names of the shipped detectors."""
-    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
-    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "detect"]
+    return list(shipped("detect"))
 
 
 def _own(begun: list[int], index: int, size: int, total: int) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from medfm import assets, config
-from medfm.errors import AdapterMismatch, UnknownName
+from medfm import config
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.prompt import PromptHead
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of, put_back
+from medfm.stored import Stored, load_stored
 
 __all__ = ["Drawn", "Prompter", "box_of", "frames_around", "load_prompter"]
 
@@ -31,7 +29,7 @@ class Drawn(NamedTuple):
     quality: float
 
 
-class Prompter(nn.Module):
+class Prompter(Stored):
     """One thing in one slice, for a box (MedSAM, Ma et al. 2024), or for points or a scribble, which is our extension.
 
     What lies around the prompt is cut from the slice and encoded at one size (`medfm.nn.frames`), so that a small thing
@@ -46,6 +44,8 @@ class Prompter(nn.Module):
         about: what the model is and was trained on, for people; kept as it is.
     """
 
+    kind, file = "prompt", "prompt.safetensors"
+
     def __init__(
         self, *, encoder: dict[str, Any], prepare: dict[str, Any], head: dict[str, Any] | None = None,
         about: dict[str, Any] | None = None,
@@ -59,7 +59,6 @@ class Prompter(nn.Module):
         }  # fmt: skip
         self.preparation = GridPrepare.from_dict(prepare)
         self.head = PromptHead(self.encoder.channels, **(head or {}))
-        self.name = ""
 
     def forward(self, picture: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """picture and prompt: (B, 3, size, size) of frames. Returns what `PromptHead` does."""
@@ -109,15 +108,6 @@ class Prompter(nn.Module):
         back = put_back(logits[best : best + 1], frames[best : best + 1], (h, w))[0, 0]
         return Drawn(back.sigmoid().numpy(), float(quality[best]))
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `prompt.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
-        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
-        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
-        save_file(halves, folder / "prompt.safetensors")
-        (folder / "medfm.json").write_text(json.dumps({"kind": "prompt", **self.settings}, indent=1) + "\n")
-
 
 def frames_around(on: Tensor, sides: Sequence[float]) -> Tensor:
     """Frames (B, 4) within the slice around points (N, 2), one for each of `sides`, its share of the slice."""
@@ -140,22 +130,5 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
 
 
 def load_prompter(name: str | Path = "prompt") -> Prompter:
-    """Load a shipped prompted model by name, or a folder that training left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind.
-        AdapterMismatch: weights and settings differ, or the shared encoder is not the one it was trained on.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    if (kind := settings.pop("kind", "answers")) != "prompt":
-        raise UnknownName(f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'prompt'")
-    model = Prompter(**settings)
-    tensors = {n: t.float() for n, t in load_file(folder / "prompt.safetensors").items()}
-    missing, unknown = model.load_state_dict(tensors, strict=False)
-    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
-    if unknown or set(missing) - kept:
-        wrong = sorted([*unknown, *(set(missing) - kept)])
-        raise AdapterMismatch(f"{folder.name}: medfm.json and prompt.safetensors do not fit each other: {wrong[:3]}")
-    model.name = folder.name
-    return model.eval()
+    """Load a shipped prompted model by name, or a folder that training left; see `load_stored`."""
+    return load_stored(Prompter, name)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medfm import assets, config
-from medfm.errors import AdapterMismatch, UnknownName
+from medfm import config
 from medfm.physics.acquire import CTAcquisition
 from medfm.physics.linear import Linear
+from medfm.stored import Stored, load_stored, shipped
 
 __all__ = ["Reconstructor", "denoisers", "load_reconstructor", "reconstructors", "unrolled"]
 
 
-class Reconstructor(nn.Module):
+class Reconstructor(Stored):
     """The data of a scanner, or their direct reconstruction, to a better picture.
 
     `medfm.json` of its folder holds kind: "reconstruct" and these arguments; `reconstruct.safetensors` the weights in
@@ -29,6 +27,8 @@ class Reconstructor(nn.Module):
         physics: the acquisition that training simulated.
         about: what the model is and was trained on, for people; kept as it is.
     """
+
+    kind, file = "reconstruct", "reconstruct.safetensors"
 
     def __init__(
         self, *, head: dict[str, Any], physics: dict[str, Any], encoder: dict[str, Any] | None = None,
@@ -43,7 +43,6 @@ class Reconstructor(nn.Module):
         channels = self.acquisition.channels * (2 if self.complex else 1)
         given = {} if encoder is None else {"encoder": encoder}
         self.head = config.build("heads", head, channels=channels, ct=self.hounsfield, **given)
-        self.name = ""
 
     @property
     def data(self) -> bool:
@@ -92,56 +91,21 @@ class Reconstructor(nn.Module):
         self.eval()
         return best, drawn.std(0)
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `reconstruct.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = self._kept()
-        tensors = {n: t.contiguous() for n, t in self.state_dict().items() if n not in kept}
-        save_file({n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}, folder / _FILE)
-        (folder / "medfm.json").write_text(json.dumps({"kind": "reconstruct", **self.settings}, indent=1) + "\n")
-
-    def _kept(self) -> set[str]:
-        """Tensors that come with a shipped adapter."""
-        return {
-            f"{prefix}.{name}" for prefix, part in self.named_modules() if hasattr(part, "kept") for name in part.kept()
-        }
-
-
-_FILE = "reconstruct.safetensors"
-
 
 def load_reconstructor(name: str | Path, *, device: str = "cpu") -> Reconstructor:
-    """Load a reconstruction model by name, or a folder that training left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    if (kind := settings.pop("kind", "answers")) != "reconstruct":
-        raise UnknownName(
-            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'reconstruct'. "
-            f"Here are: {', '.join(reconstructors()) or 'none'}"
-        )
-    model = Reconstructor(**settings)
-    tensors = load_file(folder / _FILE)
-    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-    missing, unknown = model.load_state_dict(floats, strict=False)
-    if wrong := sorted([*unknown, *(set(missing) - model._kept())]):
-        raise AdapterMismatch(f"{folder.name}: medfm.json and {_FILE} do not fit each other: {wrong[:3]}")
-    model.name = folder.name
-    return model.eval().to(device)
+    """Load a reconstruction model by name, or a folder that training left; see `load_stored`."""
+    return load_stored(Reconstructor, name, device=device)
 
 
 def reconstructors() -> list[str]:
     """Names of the shipped reconstruction models."""
-    return list(_shipped())
+    return list(shipped("reconstruct"))
 
 
 def denoisers(*, hounsfield: bool) -> list[str]:
     """Names of those that read a picture without the data it was made of: CT in HU, or other units."""
     return [
-        name for name, about in _shipped().items()
+        name for name, about in shipped("reconstruct").items()
         if about["head"]["name"] in ("direct", "wavelet") and (about["physics"]["name"] == "ct") == hounsfield
     ]  # fmt: skip
 
@@ -149,12 +113,7 @@ def denoisers(*, hounsfield: bool) -> list[str]:
 def unrolled() -> dict[str, dict[str, Any]]:
     """Names of those that turn the k-space of one coil into a picture, and the acquisition of each."""
     return {
-        name: {"kind": "lines", "acceleration": 4.0, **about["physics"]} for name, about in _shipped().items()
+        name: {"kind": "lines", "acceleration": 4.0, **about["physics"]}
+        for name, about in shipped("reconstruct").items()
         if about["physics"]["name"] == "mri" and not about["physics"].get("coils")
-    }  # fmt: skip
-
-
-def _shipped() -> dict[str, dict[str, Any]]:
-    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
-    read = {f.parent.name: json.loads(f.read_text()) for f in files}
-    return {name: about for name, about in read.items() if about.get("kind") == "reconstruct"}
+    }

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from medfm import assets, config
-from medfm.errors import AdapterMismatch, ConfigError, UnknownName
+from medfm import config
+from medfm.errors import ConfigError
 from medfm.grid import GridPrepare
 from medfm.heads.register import FlowHead
 from medfm.losses import FlowLoss
 from medfm.nn.warp import warp
 from medfm.segmenter import Segmenter
+from medfm.stored import Stored, load_stored, shipped
 
 __all__ = ["Registrar", "load_registrar", "registrars"]
 
@@ -25,7 +24,7 @@ Start = Literal["header", "centre", "rigid", "affine"]
 _SOFT = 10.0  # weight of soft labels, against the smoothness, where a pair is optimised
 
 
-class Registrar(nn.Module):
+class Registrar(Stored):
     """Says of every voxel of a fixed scan where it lies in a moving one that has been brought onto its grid.
 
     `medfm.json` of its folder holds kind: "register" and these arguments; `register.safetensors` the weights in half
@@ -42,6 +41,8 @@ class Registrar(nn.Module):
         symmetric: half the difference of the velocities of both orders, so that exchanging the scans inverts the field.
         about: what the model is and was trained on, for people; kept as it is.
     """
+
+    kind, file = "register", "register.safetensors"
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], prepare: dict[str, Any], start: Start = "centre",
@@ -62,7 +63,6 @@ class Registrar(nn.Module):
         self.guide = None if guide is None else Segmenter(**guide).eval().requires_grad_(False)
         if self.guide is not None and self.guide.preparation != self.preparation:
             raise ConfigError(f"the guide reads scans as {self.guide.preparation}, the network as {self.preparation}")
-        self.name = ""
         self.to(memory_format=torch.channels_last_3d)  # a fifth less time for a step on CPU
 
     @torch.no_grad()
@@ -126,38 +126,12 @@ class Registrar(nn.Module):
             pads += [0, wanted - size]
         return pads
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `register.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {n: t.half().contiguous() for n, t in self.state_dict().items()}
-        save_file(tensors, folder / "register.safetensors")
-        (folder / "medfm.json").write_text(json.dumps({"kind": "register", **self.settings}, indent=1) + "\n")
-
 
 def load_registrar(name: str | Path, *, device: str = "cpu") -> Registrar:
-    """Load a shipped registration model by name ("hippocampus-registration"), or a folder that training left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    if (kind := settings.pop("kind", "answers")) != "register":
-        raise UnknownName(
-            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'register'. "
-            f"Shipped are: {', '.join(registrars()) or 'none'}"
-        )
-    model = Registrar(**settings)
-    tensors = load_file(folder / "register.safetensors")
-    missing, unknown = model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
-    if unknown or missing:
-        wrong = sorted([*unknown, *missing])
-        raise AdapterMismatch(f"{folder.name}: medfm.json and register.safetensors do not fit each other: {wrong[:3]}")
-    model.name = folder.name
-    return model.eval().to(device)
+    """Load a shipped registration model by name, or a folder that training left; see `load_stored`."""
+    return load_stored(Registrar, name, device=device)
 
 
 def registrars() -> list[str]:
     """Names of the shipped registration models."""
-    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
-    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "register"]
+    return list(shipped("register"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -12,19 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from medfm import assets, config
-from medfm.errors import AdapterMismatch, ConfigError, ScanError, UnknownName
+from medfm.errors import AdapterMismatch, ConfigError, ScanError
 from medfm.grid import Grid, GridPrepare
 from medfm.nn.atlas import Atlas
 from medfm.nn.tiles import Part, label_tiles
+from medfm.stored import Stored, load_stored, shipped
 
 __all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "places"]
 
 
-class Segmenter(nn.Module):
+class Segmenter(Stored):
     """Names every voxel of a scan: softmax over the background and `labels`.
 
     `medfm.json` of its folder holds kind: "segment" and these arguments; `segment.safetensors` the weights in half
@@ -47,6 +46,8 @@ class Segmenter(nn.Module):
             probabilities are the mean over this one and them.
         about: what the model is and was trained on, for people; kept as it is.
     """
+
+    kind, file = "segment", "segment.safetensors"
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
@@ -77,7 +78,6 @@ class Segmenter(nn.Module):
             "heads", {"name": "segment", **head}, channels=self.encoder.channels, strides=self.encoder.strides,
             classes=len(labels) + 1,
         )  # fmt: skip
-        self.name = ""
         for part in (self.encoder, self.head):
             if getattr(part, "ndim", 2) == 3:  # a quarter less time for a step on CPU
                 part.to(memory_format=torch.channels_last_3d)
@@ -166,15 +166,6 @@ class Segmenter(nn.Module):
             pads += [0, max(0, stride + 1 - size) if stride > 1 else 0]
         return pads
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `segment.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {f"encoder.{name}" for name in getattr(self.encoder, "kept", set)()}
-        tensors = {n: t for n, t in self.state_dict().items() if n not in kept}
-        halves = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in tensors.items()}
-        save_file(halves, folder / "segment.safetensors")
-        (folder / "medfm.json").write_text(json.dumps({"kind": "segment", **self.settings}, indent=1) + "\n")
-
 
 def _numbers(labels: Sequence[str], groups: Sequence[Sequence[str]]) -> Tensor:
     """(K,) the number of each label's group; labels of no group get one of their own."""
@@ -234,32 +225,13 @@ def grow(model: Segmenter, smaller: Segmenter) -> None:
 
 
 def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
-    """Load a shipped segmentation model by name ("hippocampus"), or a folder that training or cross-validation left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    if (kind := settings.pop("kind", "answers")) != "segment":
-        raise UnknownName(
-            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind 'segment'. "
-            f"Shipped are: {', '.join(segmenters()) or 'none'}"
-        )
-    model = Segmenter(**settings)
-    tensors = load_file(folder / "segment.safetensors")
-    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-    missing, unknown = model.load_state_dict(floats, strict=False)
-    kept = {f"encoder.{n}" for n in getattr(model.encoder, "kept", set)()}
-    if unknown or set(missing) - kept:
-        wrong = sorted([*unknown, *(set(missing) - kept)])
-        raise AdapterMismatch(f"{folder.name}: medfm.json and segment.safetensors do not fit each other: {wrong[:3]}")
-    model.name = folder.name
-    model.others = [load_segmenter(folder / name, device=device) for name in settings.get("members", [])]
-    return model.eval().to(device)
+    """Load a shipped segmentation model by name ("hippocampus"), or a folder that training left; see `load_stored`."""
+    model = load_stored(Segmenter, name, device=device)
+    inside = assets.adapter_folder(name)
+    model.others = [load_segmenter(inside / member, device=device) for member in model.settings.get("members", [])]
+    return model
 
 
 def segmenters() -> list[str]:
     """Names of the shipped segmentation models."""
-    files = sorted((assets.root() / "adapters").glob("*/medfm.json"))
-    return [f.parent.name for f in files if json.loads(f.read_text()).get("kind") == "segment"]
+    return list(shipped("segment"))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from medfm import assets
-from medfm.errors import AdapterMismatch, UnknownName
 from medfm.nn.translate import ResidualGenerator
+from medfm.stored import Stored, load_stored
 
 __all__ = ["Sampler", "Translator", "load_synthesizer"]
 
 _FILE = "synthesize.safetensors"
 
 
-class Translator(nn.Module):
+class Translator(Stored):
     """Slices of one kind of scan as the other kind would show them, and back (CycleGAN, Zhu et al., ICCV 2017).
 
     Args:
@@ -28,7 +26,7 @@ class Translator(nn.Module):
         about: what the model is and was trained on, for people; kept as it is.
     """
 
-    kind = "translate"
+    kind, file = "translate", _FILE
 
     def __init__(
         self, *, generator: dict[str, Any], size: int, hounsfield: list[bool], about: dict[str, Any] | None = None
@@ -37,19 +35,14 @@ class Translator(nn.Module):
         self.about, self.size, self.hounsfield = about or {}, size, hounsfield
         self.settings = {"generator": generator, "size": size, "hounsfield": hounsfield, "about": self.about}
         self.there, self.back = ResidualGenerator(**generator), ResidualGenerator(**generator)
-        self.name = ""
 
     def forward(self, x: Tensor, *, back: bool = False) -> Tensor:
         """x: (B, 1, size, size) in [-1, 1] of the first kind, `back` of the second -> the other kind."""
         made: Tensor = (self.back if back else self.there)(x)
         return made
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `synthesize.safetensors`."""
-        _save(self, folder)
 
-
-class Sampler(nn.Module):
+class Sampler(Stored):
     """Slices from noise: a diffusion model (Ho et al., NeurIPS 2020), MONAI's U-Net and schedulers.
 
     Args:
@@ -58,7 +51,7 @@ class Sampler(nn.Module):
         about: as in `Translator`.
     """
 
-    kind = "sample"
+    kind, file = "sample", _FILE
 
     def __init__(
         self, *, unet: dict[str, Any], size: int, steps: int = 1000, hounsfield: bool = False,
@@ -73,7 +66,6 @@ class Sampler(nn.Module):
         self.unet = DiffusionModelUNet(spatial_dims=2, in_channels=1, out_channels=1, **unet)
         self.schedule = DDIMScheduler(num_train_timesteps=steps, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
         self.steps = steps
-        self.name = ""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise that is in x (B, 1, size, size) after t (B,) steps."""
@@ -111,32 +103,9 @@ class Sampler(nn.Module):
             x = b.sqrt() * clean + (1 - b).sqrt() * noise
         return x
 
-    def save(self, folder: Path) -> None:
-        """Write `medfm.json` and `synthesize.safetensors`."""
-        _save(self, folder)
-
 
 def load_synthesizer(name: str | Path, *, device: str = "cpu") -> Translator | Sampler:
-    """Load a model by name, or a folder that training left.
-
-    Raises:
-        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ.
-    """
-    folder = assets.adapter_folder(name)
-    settings = json.loads((folder / "medfm.json").read_text())
-    kind = settings.pop("kind", "answers")
-    if kind not in (Translator.kind, Sampler.kind):
-        raise UnknownName(f"{folder.name!r} is a model of kind {kind!r}; expected 'translate' or 'sample'")
-    model: Translator | Sampler = Translator(**settings) if kind == Translator.kind else Sampler(**settings)
-    tensors = {n: t.float() for n, t in load_file(folder / _FILE).items()}
-    if wrong := sorted(set(tensors) ^ set(model.state_dict())):
-        raise AdapterMismatch(f"{folder.name}: medfm.json and {_FILE} do not fit each other: {wrong[:3]}")
-    model.load_state_dict(tensors)
-    model.name = folder.name
-    return model.eval().to(device)
-
-
-def _save(model: Translator | Sampler, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.half().contiguous() for n, t in model.state_dict().items()}, folder / _FILE)
-    (folder / "medfm.json").write_text(json.dumps({"kind": model.kind, **model.settings}, indent=1) + "\n")
+    """Load a model by name, or a folder that training left; see `load_stored`."""
+    if assets.kind_of(name) == Translator.kind:
+        return load_stored(Translator, name, device=device)
+    return load_stored(Sampler, name, device=device)

@@ -1,0 +1,77 @@
+"""A network and the folder that describes it: `medfm.json` says what to build, one file beside it holds the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from medfm import assets
+from medfm.errors import AdapterMismatch, UnknownName
+
+__all__ = ["Stored", "load_stored", "shipped"]
+
+
+class Stored(nn.Module):
+    """A task's network. settings: the arguments it was built with, as JSON; name: of its folder, once loaded.
+
+    Parts that come with another adapter name their tensors in a method `kept`; those are not stored again.
+    """
+
+    kind: ClassVar[str]
+    file: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {}
+        self.name = ""
+
+    def save(self, folder: Path) -> None:
+        """Write `medfm.json` and the weights in half precision."""
+        folder.mkdir(parents=True, exist_ok=True)
+        elsewhere = _elsewhere(self)
+        tensors = {n: t.contiguous() for n, t in self.state_dict().items() if n not in elsewhere}
+        save_file({n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}, folder / self.file)
+        (folder / "medfm.json").write_text(json.dumps({"kind": self.kind, **self.settings}, indent=1) + "\n")
+
+
+S = TypeVar("S", bound=Stored)
+
+
+def load_stored(model_class: type[S], name: str | Path, *, device: str = "cpu") -> S:
+    """Load a model of this class, by shipped or own name, or from a folder that training left.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: weights and settings differ,
+        or a part that comes with another adapter is no longer the one it was trained on.
+    """
+    folder = assets.adapter_folder(name)
+    settings = json.loads((folder / "medfm.json").read_text())
+    if (kind := settings.pop("kind", "answers")) != model_class.kind:
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {kind!r}; expected one of kind {model_class.kind!r}. "
+            f"Shipped are: {', '.join(shipped(model_class.kind)) or 'none'}"
+        )
+    model = model_class(**settings)
+    tensors = load_file(folder / model.file)
+    floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    missing, unknown = model.load_state_dict(floats, strict=False)
+    if wrong := sorted([*unknown, *(set(missing) - _elsewhere(model))]):
+        raise AdapterMismatch(f"{folder.name}: medfm.json and {model.file} do not fit each other: {wrong[:3]}")
+    model.name = folder.name
+    return model.eval().to(device)
+
+
+def shipped(kind: str) -> dict[str, dict[str, Any]]:
+    """The shipped models of this kind: what `medfm.json` says, by name."""
+    about = {folder.name: json.loads((folder / "medfm.json").read_text()) for folder in assets.shipped_adapters()}
+    return {name: made for name, made in about.items() if made.get("kind") == kind}
+
+
+def _elsewhere(model: nn.Module) -> set[str]:
+    """Names of the tensors that come with another adapter."""
+    parts = [(prefix, part) for prefix, part in model.named_modules() if hasattr(part, "kept")]
+    return {f"{prefix}.{name}" for prefix, part in parts for name in part.kept()}
