@@ -35,7 +35,7 @@ def drafted(talk: Conversation) -> dict[str, Any]:
         return {"sections": [], "open": talk.current is not None}
     scan = talk.current
     sections = [
-        {"title": section.title, "sentences": [_shown(sentence, scan) for sentence in section.sentences]}
+        {"title": section.title, "sentences": [_shown(talk, sentence, scan) for sentence in section.sentences]}
         for section in report.sections
     ]
     left = sum(sentence.state == "draft" for sentence in report.sentences())
@@ -83,7 +83,7 @@ def written(talk: Conversation, form: str, folder: Path, *, source: Sequence[Pat
     return path
 
 
-def _shown(sentence: Sentence, scan: Scan) -> dict[str, Any]:
+def _shown(talk: Conversation, sentence: Sentence, scan: Scan) -> dict[str, Any]:
     """A sentence and its evidence; a measurement of the box before it is a further number on that box."""
     from medfm.scan import Mask, Measurement
 
@@ -96,7 +96,8 @@ def _shown(sentence: Sentence, scan: Scan) -> dict[str, Any]:
             else:
                 items.append(Item(evidence.label, number))
         elif isinstance(evidence, Mask):
-            items += mask_items(evidence, 0)
+            index = next((i for i, (_, mask) in enumerate(talk.masks) if mask is evidence), None)
+            items += mask_items(evidence, index, measured=scan.spacing_known)
         else:
             items.append(box_item(scan, evidence))
     return {**sentence.to_dict(), "findings": len(sentence.findings), "evidence": [item.to_dict() for item in items]}

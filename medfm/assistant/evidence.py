@@ -80,10 +80,11 @@ def side_in_words(scan: Scan, box: Box) -> str:
     return "" if abs(away) < _MIDDLE else "patient's right" if away > 0 else "patient's left"
 
 
-def mask_items(mask: Mask, index: int, *, which: Which = "current", measured: bool = True) -> list[Item]:
+def mask_items(mask: Mask, index: int | None, *, which: Which = "current", measured: bool = True) -> list[Item]:
     """One item for each label that occurs in a mask: its millilitres, and its middle as the place to look.
 
-    measured: the scan's spacing is known; else voxels are counted.
+    index: of the mask in the conversation's list, None if it is not there. measured: the scan's spacing is known; else
+    voxels are counted.
     """
     import numpy as np
     from scipy import ndimage

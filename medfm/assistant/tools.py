@@ -162,6 +162,7 @@ def report(
 ) -> Iterator[None]:  # fmt: skip
     """Draft a report; it waits for a reader's word on every sentence. An earlier report counts before a prior scan."""
     from medfm import predict
+    from medfm.scan import Mask
 
     yield
     talk.report = predict.report(
@@ -169,6 +170,9 @@ def report(
         prior=prior or talk.prior,
     )  # fmt: skip
     said = list(talk.report.sentences())
+    known = {id(mask) for _, mask in talk.masks}
+    drawn = [item for sentence in said for item in sentence.evidence if isinstance(item, Mask)]
+    talk.masks += [("current", mask) for mask in drawn if id(mask) not in known]
     declined = sum(sentence.abstained for sentence in said)
     turn.text = f"A draft of {len(said)} sentences is under Report" + (
         f"; {declined} of them are guesses that the model does not stand by." if declined else "."

@@ -13,6 +13,7 @@ from medfm.data.manifest import REQUEST
 from medfm.errors import DataError
 from medfm.language.vocabulary import LESIONS, REGIONS, region_of
 from medfm.language.wording import read, write
+from medfm.predict import brain
 from medfm.predict.compare import compare
 from medfm.predict.evidence import KINDS, Candidate, Look, look
 from medfm.predict.registering import register
@@ -87,8 +88,12 @@ def write_up(
     """The report of a scan that has been looked at; `report` is this after `look`."""
     limits = {**_LIMITS, **(getattr(model.config, "report", None) or {}).get("limits", {})}
     told = {**(context or {}), "prior": prior if isinstance(prior, str) else None}
+    outlines = brain.describe(scan) if brain.is_brain_volume(scan, seen.region) else []
+    if outlines:  # a map learned from pictures finds a tumour in every such volume
+        others = tuple(c for c in seen.candidates if c.finding.finding not in LESIONS)
+        seen = replace(seen, candidates=others)
     asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
-    draft = compose(seen, limits, asked=asked)
+    draft = _with_head(compose(seen, limits, asked=asked), outlines)
     comparison = None if prior is None else _comparison(model, draft, seen, scan, prior, limits, plane)
     return replace(
         draft, technique=_technique(seen, scan, model.config.abstain, draft.technique), comparison=comparison,
@@ -120,6 +125,15 @@ def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "") -> Repo
     return Report(
         Section("Technique", tuple(_sentences(gone))), tuple(sections), Section("Impression", tuple(impression))
     )
+
+
+def _with_head(draft: Report, first: Sequence[Sentence]) -> Report:
+    """The report with `first` at the beginning of what it says of the head."""
+    if not first:
+        return draft
+    said = [s for section in draft.findings if section.title == "Head" for s in section.sentences]
+    others = tuple(section for section in draft.findings if section.title != "Head")
+    return replace(draft, findings=(Section("Head", (*first, *said)), *others))
 
 
 def _stated(candidates: Iterable[Candidate], least: float) -> list[Finding]:
