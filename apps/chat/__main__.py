@@ -15,7 +15,8 @@ os.environ["GRADIO_RUN_HISTORY"] = "False"
 
 import gradio as gr
 from chat_models import Models
-from chat_page import Parts, build
+from chat_page import build
+from chat_parts import Parts
 from chat_server import app_arguments
 from chat_sessions import Sessions
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from chat_models import Models
+from chat_parts import Parts, key_of
 from chat_report import report_part
-from chat_server import COOKIE
-from chat_sessions import Desk, Key, Session, Sessions
+from chat_sessions import Session
 from chat_views import facts_of, failed, marked_call, talk_of, view_of, viewer_of
 
 import medfm
-from medfm.assistant import TOOLS, Intake, Turn
+from medfm.assistant import TOOLS, Turn
 from medfm.assistant.drafts import drafted
 from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError, SeriesChoice
@@ -25,30 +24,6 @@ from medfm.errors import MedfmError, SeriesChoice
 DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
 HOUR = 3600  # seconds after which an upload that was never opened is deleted
 Shown = tuple[Any, ...]
-
-
-@dataclass
-class Parts:
-    """What the page needs: sessions, models, the way in, the line in front of the model."""
-
-    sessions: Sessions
-    models: Models
-    adapter: str = "default"
-    adapters: list[str] = field(default_factory=list)
-    intake: Intake = field(default_factory=Intake)
-    desk: Desk = field(default_factory=Desk)
-
-    def session(self, request: gr.Request) -> Session:
-        """The session of the tab that sent a request."""
-        session = self.sessions.get(key_of(request))
-        session.talk.user = request.username
-        return session
-
-
-def key_of(request: gr.Request) -> Key:
-    """Browser and tab. The tab's number is gradio's and not made to be a secret; the cookie is ours and is."""
-    cookies: Any = request.cookies
-    return str(dict(cookies).get(COOKIE, "")), str(request.session_hash)
 
 
 def drawn(script: str, *, events: str = "", **more: Any) -> gr.HTML:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+from chat_parts import Parts
 from chat_sessions import Session
 from chat_views import failed, talk_of
 
@@ -15,9 +16,6 @@ from medfm.assistant import TOOLS, Call
 from medfm.assistant.drafts import decide, drafted, written
 from medfm.assistant.intake import sources
 from medfm.errors import MedfmError
-
-if TYPE_CHECKING:
-    from chat_page import Parts
 
 
 def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -> gr.HTML:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import medfm
+from medfm.assistant import Intake
 
 BRIGHT = "is the picture bright?"
 
@@ -165,13 +166,13 @@ def test_folders_open_only_below_the_roots(chat: Any, volume: Path, tmp_path: Pa
     root.mkdir()
     (root / "ct.nii.gz").write_bytes(volume.read_bytes())
     (root / "link.nii.gz").symlink_to(volume)
-    intake = chat.page.Intake((root,))
+    intake = Intake((root,))
     assert intake.read_path(str(root / "ct.nii.gz")).data.shape[1] == 20
     for path in (volume, root / "link.nii.gz", root / ".." / "ct.nii.gz", Path("/etc/passwd"), root / "missing"):
         with pytest.raises(medfm.errors.ScanError, match="no such file or folder below"):
             intake.read_path(str(path))
     with pytest.raises(medfm.errors.ScanError, match="--folder"):
-        chat.page.Intake().read_path(str(root))
+        Intake().read_path(str(root))
 
 
 def test_ten_sessions_wait_in_line_and_are_all_answered(chat: Any, pictures: Path) -> None:
