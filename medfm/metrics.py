@@ -28,6 +28,7 @@ __all__ = [
     "match_boxes",
     "normalise_answer",
     "operating_points",
+    "platt",
     "risk_coverage",
     "sorting_figures",
     "token_f1",
@@ -265,6 +266,29 @@ def best_temperature(logits: Tensor, truth: Tensor) -> float:
     tried = torch.logspace(-1, 1, 201)
     losses = [float(F.cross_entropy(logits / t, truth)) for t in tried]
     return round(float(tried[int(np.argmin(losses))]), 4)
+
+
+def platt(inputs: Tensor, right: Tensor, *, ridge: float = 0.02) -> list[float]:
+    """Weights of (N, 3) inputs, the last of which is 1, that make them the logit of `right` (N,), with Platt's targets
+    (Platt 1999). `ridge` holds the first two at 1 and 0, so that few cases are not believed too far."""
+    import torch
+    import torch.nn.functional as F
+
+    yes, no = float(right.sum()), float((1 - right).sum())
+    target = torch.where(right > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
+    start = torch.tensor([1.0, 0.0, 0.0])
+    weights = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(inputs @ weights, target)
+        loss = loss + ridge * (weights - start)[:2].square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return [round(w, 4) for w in weights.tolist()]
 
 
 def operating_points(scores: Tensor, present: Tensor, *, sensitivity: float, specificity: float) -> dict[str, float]:

@@ -42,6 +42,8 @@ class Segmenter(Stored):
             groups of labels that look alike, and `sees`, the mm at which the network looks; `prepare` has the mm of the
             result. A scan is then read whole.
         largest: labels of which only the largest connected part is kept, as validation chose (nnU-Net).
+        score: how sure a part of what was found makes one, as weights of (logit of its highest probability, log of its
+            ml, 1) fitted on scans of people in training (Platt 1999); none: the probability itself.
         members: folders beside `medfm.json` that hold further segmenters of the same labels and preparation: the
             probabilities are the mean over this one and them.
         about: what the model is and was trained on, for people; kept as it is.
@@ -52,18 +54,19 @@ class Segmenter(Stored):
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
         patch: list[int], flips: str = "", places: bool = False,
-        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), members: Sequence[str] = (),
+        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), score: Sequence[float] = (),
+        members: Sequence[str] = (),
         about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
             **({"places": True} if places else {}), **({"atlas": atlas} if atlas else {}),
-            **({"largest": list(largest)} if largest else {}),
+            **({"largest": list(largest)} if largest else {}), **({"score": list(score)} if score else {}),
             **({"members": list(members)} if members else {}), "about": about or {},
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
-        self.places, self.largest = places, list(largest)
+        self.places, self.largest, self.score = places, list(largest), list(score) or [1.0, 0.0, 0.0]
         if atlas:
             self.register_buffer(
                 "chances", torch.zeros(len(labels) + atlas["around"], *atlas["shape"], dtype=torch.uint8)
@@ -104,6 +107,11 @@ class Segmenter(Stored):
         else:
             found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
         return keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
+
+    @torch.no_grad()
+    def probabilities(self, grid: Grid) -> Tensor:
+        """(1 + K, D, H, W), of the whole of `grid` at once: for scans about as large as those of training."""
+        return self._probabilities(grid, (slice(None),) * 3, False)
 
     def too_small(self, sides: Sequence[float]) -> bool:
         """Whether a scan of these sides in mm holds too little of what an atlas is of: under half of it on any axis."""

@@ -1,4 +1,4 @@
-"""`medfm segment`, `plan` and `evaluate segment`: outlines, millilitres, and how well they agree with people's."""
+"""`medfm segment`, `plan`, `evaluate segment | lesions`: outlines, millilitres, and how well they agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from medfm.cli.app import Series, app, chosen_series, evaluate
 
-__all__ = ["evaluate_segment", "named_labels", "plan", "segment"]
+__all__ = ["evaluate_lesions", "evaluate_segment", "named_labels", "plan", "segment"]
 
 Labels = Annotated[
     list[str] | None, typer.Option(help="VALUE=NAME of a label, where the data does not say.", metavar="VALUE=NAME")
@@ -157,6 +157,33 @@ def evaluate_segment(
     else:
         raise typer.BadParameter("give DATASET and --model NAME, or --prediction DIR and --truth DIR")
     overlap(metrics, output)
+
+
+@evaluate.command("lesions")
+def evaluate_lesions(
+    maps: Annotated[
+        list[Path], typer.Argument(help="Label maps of heads of people unseen in training.", metavar="MAP")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    model: Annotated[
+        str, typer.Option(help="A model of brain lesions by name, or a folder.", metavar="NAME")
+    ] = "lesions",
+    images: Annotated[
+        int, typer.Option(min=2, help="Scans painted of each head; half have a lesion.", metavar="N")
+    ] = 30,
+    seed: Annotated[int, typer.Option(help="Other numbers paint other scans.")] = 0,
+) -> None:
+    """Lesions present or absent, their side and volume, on painted scans of heads (synthetic)."""
+    from rich.console import Console
+
+    from medfm.cli import show
+    from medfm.evaluate.lesions import evaluate_lesions as run
+    from medfm.evaluate.lesions import lesion_table
+    from medfm.segmenter import load_segmenter
+
+    metrics = run(load_segmenter(model), [str(path) for path in maps], output=output, images=images, seed=seed)
+    Console(stderr=True, highlight=False).print(lesion_table(metrics))
+    show.note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
 
 
 def _numbers(word: str, *counts: int) -> list[float]:

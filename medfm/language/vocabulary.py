@@ -35,6 +35,7 @@ LESIONS: dict[str, Lesion] = {
     "brain non-enhancing tumor": Lesion(
         "brain", ("non-enhancing brain tumour", "brain non-enhancing tumor"), True, _HEAD_MR
     ),
+    "brain lesion": Lesion("brain", ("brain lesion",), True, ()),  # of a volume, by a model of its own
 }  # fmt: skip
 
 PAIRED = frozenset(

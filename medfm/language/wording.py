@@ -21,6 +21,7 @@ _PLACES = {
         "one": "in the {} cerebral hemisphere",
         "midline": "across the midline",
     },
+    "brain lesion": {"both": "in both halves of the brain", "one": "in the {} half of the brain"},
 }
 _LESION = ("There is {name}{place}{size}.", "{Name} is seen{place}{size}.", "{Name} is present{place}{size}.")
 _NO_LESION = ("No {name} is seen{place}.", "There is no {name}{place}.", "No evidence of {name}{place}.")
@@ -35,16 +36,18 @@ _UNCLEAR = ("There is an abnormality.", "An abnormality is present.")
 def write(findings: Sequence[Finding], *, choose: random.Random | None = None) -> list[tuple[str, tuple[Finding, ...]]]:
     """Sentences and, with each, the findings that it states; in the order of body regions.
 
-    The two sides of one finding share a sentence, as do organs of one region that are in view. `choose` draws among
-    ways to say it, for training text; without it the first way is taken.
+    The two sides of one finding share a sentence, as do organs of one region that are in view; what has been measured
+    in millilitres has a sentence of its own. `choose` draws among ways to say it, for training text; without it the
+    first way is taken.
     """
     groups: dict[tuple[object, ...], list[Finding]] = defaultdict(list)
-    for found in findings:
+    for number, found in enumerate(findings):
         if found.finding == "in view":
             groups["in view", region_of(found.organ), found.present].append(found)
         else:
             own_side = found.side if found.finding == "abnormality" else None
-            groups[found.finding, found.organ, own_side, found.present].append(found)
+            alone = None if found.ml is None else number
+            groups[found.finding, found.organ, own_side, found.present, alone].append(found)
     sentences = []
     for (kind, *_), members in groups.items():
         text = _shown(members, choose) if kind == "in view" else _stated(members, choose)
@@ -85,13 +88,22 @@ def _stated(members: Sequence[Finding], choose: random.Random | None) -> str:
         return _pick(_NO_LESION, choose).format(name=name, place=_place(members))
     sizes = [found.size_mm for found in members if found.size_mm is not None]
     size = f", measuring up to {max(sizes):.0f} mm" if sizes else ""
+    name = name if first.ml is None else f"{name} of {first.ml:.1f} ml"
     way = _pick(_LESION, choose)
     return way.format(name=_with_article(name), Name=_with_article(name).capitalize(), place=_place(members), size=size)
 
 
 def _with_article(name: str) -> str:
     """Things that can be counted take an article; processes do not."""
-    counted = name.split()[-1] in ("effusion", "infiltrate", "mass", "nodule", "pneumothorax", "tumour", "lesion")
+    counted = name.split(" of ")[0].split()[-1] in (
+        "effusion",
+        "infiltrate",
+        "mass",
+        "nodule",
+        "pneumothorax",
+        "tumour",
+        "lesion",
+    )
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if counted else name
 
 
@@ -100,7 +112,7 @@ def _place(members: Sequence[Finding]) -> str:
     if not sides:
         return ""
     side = "both" if len(sides) > 1 else str(min(sides, key=str))
-    places = _PLACES.get(members[0].organ or "", _PLACES["pleura"])
+    places = _PLACES.get(members[0].finding) or _PLACES.get(members[0].organ or "", _PLACES["pleura"])
     return " " + places.get(side, places["one"]).format(side)
 
 
@@ -135,7 +147,7 @@ def read(text: str) -> list[Finding]:
     "Both" gives one finding a side. What the vocabulary does not know is passed over.
     """
     found: dict[tuple[object, ...], Finding] = {}
-    for clause in re.split(r"[.;\n]+|,?\s+but\s+", text.lower()):
+    for clause in re.split(r"(?:[;\n]|\.(?!\d))+|,?\s+but\s+", text.lower()):
         for one in _read_clause(clause):
             found.setdefault(one.fact, one)
     return list(found.values())

@@ -8,18 +8,21 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from medfm.language.vocabulary import term_of
-from medfm.predict.contradiction import contradiction
+from medfm.predict.brain import is_brain_volume
+from medfm.predict.contradiction import claimed, contradiction, part_of, unsupported
+from medfm.predict.lesions import find_lesions
 from medfm.predict.places import highest, inside, pieces
 from medfm.prepare import KINDS
 from medfm.scan import Scan
-from medfm.scan.results import Answer, Box
+from medfm.scan.results import Answer, Box, Mask
 
 if TYPE_CHECKING:
     from medfm.model import MedFM, Reading
 
-__all__ = ["MODALITY", "ask", "ask_many", "stream"]
+__all__ = ["MODALITY", "PART", "ask", "ask_many", "stream"]
 
 MODALITY = "What modality is used to take this image?"
+PART = "Which part of the body does this image belong to?"
 
 
 def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Answer:
@@ -54,7 +57,25 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
     reason = f"confidence {confidence:.0%} is below the {model.config.abstain:.0%} this model needs" if low else None
     if other := contradiction(scan, text, plane=reading.prepared.plane):
         low, reason = True, f"{other}, which does not go with this answer"
-    return Answer(text, confidence, low, _evidence(model, scan, reading, f"{question} {text}"), reason)
+    present = claimed(question, text)
+    if present is None or not _brain(model, scan, reading):
+        return Answer(text, confidence, low, _evidence(model, scan, reading, f"{question} {text}"), reason)
+    found = find_lesions(scan)
+    if why := unsupported(present, question, found):
+        low, reason = True, why
+    masks = (item for lesion in found for item in lesion.evidence if isinstance(item, Mask))
+    return Answer(text, confidence, low, tuple(masks), reason)
+
+
+def _brain(model: MedFM, scan: Scan, reading: Reading) -> bool:
+    """Whether it is MR of a whole head: by the header, else by the second look."""
+    if scan.data.shape[1] == 1 or KINDS.get(scan.modality) != "MRI":
+        return False
+    part = part_of(scan.body_part or "")
+    if part is None and reading.memory is not None:
+        (named,) = model.candidates(reading.memory, [PART], most=1)
+        part = part_of(named[0][0]) if named else None
+    return part == "head" and is_brain_volume(scan, "Head")
 
 
 def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Box, ...]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medfm.language.vocabulary import LESIONS
 from medfm.language.wording import write
-from medfm.scan import Alignment, Box, Finding, Mask, Measurement, Sentence
+from medfm.scan import Alignment, Box, Finding, Mask, Sentence
 
 __all__ = ["compare", "growth"]
 
@@ -78,11 +78,12 @@ def _box(found: Finding) -> NDArray[np.float64] | None:
 
 def _volume(found: Finding) -> float | None:
     """Millilitres: measured, or of the mask."""
-    measured = [item.value for item in found.evidence if isinstance(item, Measurement) and item.unit == "ml"]
-    masks = [
+    if found.ml is not None:
+        return found.ml
+    masks = (
         np.count_nonzero(item.array) * item.voxel_volume / 1000 for item in found.evidence if isinstance(item, Mask)
-    ]
-    return next(iter([*measured, *masks]), None)
+    )
+    return next(masks, None)
 
 
 def _trend(now: Finding, before: Finding) -> str:

@@ -1,11 +1,14 @@
-"""An answer that says something else than the file itself: a model may be sure of it, and is wrong."""
+"""An answer that says something else than the file or a map of lesions: a model may be sure of it, and is wrong."""
 
 from __future__ import annotations
 
-from medfm.prepare import KINDS
-from medfm.scan import Scan
+import re
+from collections.abc import Sequence
 
-__all__ = ["contradiction"]
+from medfm.prepare import KINDS
+from medfm.scan import Finding, Scan
+
+__all__ = ["claimed", "contradiction", "part_of", "unsupported"]
 
 _MODALITIES = {
     **{kind.lower(): kind for kind in KINDS.values()}, "computed tomography": "CT", "mr": "MRI",
@@ -17,6 +20,50 @@ _PARTS = {
 }  # fmt: skip
 _NEXT = {frozenset(pair) for pair in (("head", "neck"), ("neck", "chest"), ("abdomen", "pelvis"))}
 _PLANES = {"axial": "axial", "transverse": "axial", "coronal": "coronal", "sagittal": "sagittal"}
+_ILL = re.compile(
+    r"\b(?:abnormal|tumou?r|lesion|mass\b|masses|cancer|neoplasm|metastas|glioma|o?edema|diseas|patholog|unhealthy)"
+)
+_WELL = re.compile(r"\b(?:healthy|normal|unremarkable|free of|without)\b")
+_SHOWN, _HIDDEN = 0.5, 0.3  # scores from which a lesion is shown, and below which there is none: as in a report
+
+
+def claimed(question: str, answer: str) -> bool | None:
+    """Whether an answer says that there is a lesion, or that there is none; None: neither."""
+    asked, said = question.lower(), answer.lower().strip(" .")
+    if said in ("yes", "no", "none"):
+        well = bool(_WELL.search(asked))
+        return (said == "yes") != well if well or _ILL.search(asked) else None
+    if _WELL.search(said):
+        return False
+    return True if _ILL.search(said) else None
+
+
+def unsupported(present: bool, question: str, found: Sequence[Finding]) -> str | None:
+    """In words, why it cannot be said of a brain's volume that a lesion is there (`present`), or that none is.
+
+    found: what a model of lesions found in it, see `find_lesions`; nothing without such a model. A side that the
+    question names is compared, too.
+    """
+    if not found:
+        return "tumours were learned from single pictures, of brains that nearly all have one, and not from volumes"
+    best = max(found, key=lambda f: f.confidence or 0.0)
+    score = best.confidence or 0.0
+    if _HIDDEN <= score < _SHOWN:
+        return f"the map of lesions is not sure of one (score {score:.2f})"
+    shown = [f for f in found if (f.confidence or 0.0) >= _SHOWN]
+    if not present and shown:
+        return f"the map of lesions shows one of {best.ml or 0:.1f} ml on the {best.side} (score {score:.2f})"
+    if present and not shown:
+        return f"the map of lesions shows none (highest score {score:.2f})"
+    sides = {side for side in ("left", "right") if re.search(rf"\b{side}\b", question.lower())}
+    if present and len(sides) == 1 and sides.isdisjoint({f.side for f in shown}):
+        return f"the map of lesions shows one on the {best.side} only"
+    return None
+
+
+def part_of(words: str) -> str | None:
+    """The part of the body that a name of one means: "brain" -> "head"."""
+    return _PARTS.get(words.lower().strip(" ."))
 
 
 def contradiction(scan: Scan, answer: str, *, plane: str | None = None) -> str | None:
@@ -26,10 +73,10 @@ def contradiction(scan: Scan, answer: str, *, plane: str | None = None) -> str |
     scans seldom end where a part does. None: nothing is contradicted, or the file says nothing.
     """
     said = answer.lower().strip(" .")
-    modality, part = _MODALITIES.get(said), _PARTS.get(said)
+    modality, part = _MODALITIES.get(said), part_of(said)
     if modality and KINDS.get(scan.modality, modality) != modality:
         return _words(scan, "modality", scan.modality)
-    known = _PARTS.get(scan.body_part or "")
+    known = part_of(scan.body_part or "")
     if part and known and part != known and frozenset((part, known)) not in _NEXT:
         return _words(scan, "body_part", known)
     shown = _PLANES.get(said.removesuffix(" plane"))

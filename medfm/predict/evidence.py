@@ -11,7 +11,7 @@ from medfm import prepare
 from medfm.data.truths import side_of
 from medfm.language.vocabulary import LESIONS, ORGANS, REGIONS, region_of, term_of
 from medfm.language.wording import read
-from medfm.predict.answering import MODALITY, ask_many
+from medfm.predict.answering import MODALITY, PART, ask_many
 from medfm.predict.places import Piece, highest, inside, pieces
 from medfm.prepare import Prepared
 from medfm.scan import Answer, Box, Finding, Measurement, Scan
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Candidate", "Look", "look"]
 
-_PART = "Which part of the body does this image belong to?"
 _PLANE, _DISEASES = "What is the scanning plane of this image?", "What diseases are included in the picture?"
 _ASKED_ORGANS = ("liver", "spleen", "kidney", "heart", "lung", "bladder")
 _PARTS = {
@@ -72,7 +71,7 @@ class Look:
 def look(model: MedFM, scan: Scan, *, plane: str | None = None) -> Look:
     """Read `scan` once, ask what the report needs, and list everything that can be told of this kind of image."""
     reading = model.read(scan, plane=plane)
-    questions = [MODALITY, _PART, _PLANE, _DISEASES, *(f"Does the picture contain {o}?" for o in _ASKED_ORGANS)]
+    questions = [MODALITY, PART, _PLANE, _DISEASES, *(f"Does the picture contain {o}?" for o in _ASKED_ORGANS)]
     answers = dict(zip(questions, ask_many(model, scan, questions, plane=plane), strict=True))
     about, sure = _kind(scan, reading.prepared, answers)
     fit = (getattr(model.config, "report", None) or {}).get("calibration", {})
@@ -90,7 +89,7 @@ def _kind(
     sure: dict[str, float | None] = dict.fromkeys(about)
     if about["modality"] == "Photograph":  # the answers know the planes and parts of radiology only
         return about, sure
-    for name, question in (("modality", MODALITY), ("region", _PART), ("plane", _PLANE)):
+    for name, question in (("modality", MODALITY), ("region", PART), ("plane", _PLANE)):
         if not about[name]:
             said = answers[question]
             text = said.text.lower().replace("transverse", "axial").removesuffix("plane").strip()

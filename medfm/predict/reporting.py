@@ -16,6 +16,7 @@ from medfm.language.wording import read, write
 from medfm.predict import brain
 from medfm.predict.compare import compare
 from medfm.predict.evidence import KINDS, Candidate, Look, look
+from medfm.predict.lesions import BRAIN_LESION, LOOKED_FOR, find_lesions
 from medfm.predict.registering import register
 from medfm.scan import Alignment, Finding, Report, Scan, Section, Sentence
 
@@ -89,9 +90,7 @@ def write_up(
     limits = {**_LIMITS, **(getattr(model.config, "report", None) or {}).get("limits", {})}
     told = {**(context or {}), "prior": prior if isinstance(prior, str) else None}
     outlines = brain.describe(scan) if brain.is_brain_volume(scan, seen.region) else []
-    if outlines:  # a map learned from pictures finds a tumour in every such volume
-        others = tuple(c for c in seen.candidates if c.finding.finding not in LESIONS)
-        seen = replace(seen, candidates=others)
+    seen = _of_brain(seen, scan)
     asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
     draft = _with_head(compose(seen, limits, asked=asked), outlines)
     comparison = None if prior is None else _comparison(model, draft, seen, scan, prior, limits, plane)
@@ -104,27 +103,39 @@ def write_up(
 
 def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "") -> Report:
     """The sections that follow from the candidates alone; `technique` holds only what is not in view."""
-    stated = [f for f in _stated(seen.candidates, limits["state"]) if not (seen.volume and f.finding in LESIONS)]
+    guessed = set(LESIONS) - {BRAIN_LESION} if seen.volume else set()
+    stated = [f for f in _stated(seen.candidates, limits["state"]) if f.finding not in guessed]
     doubtful = [
         c.finding for c in seen.candidates
         if c.finding.finding in LESIONS and limits["mention"] <= (c.finding.confidence or 0)
-        and (seen.volume or (c.finding.confidence or 0) < limits["state"])
+        and (c.finding.finding in guessed or (c.finding.confidence or 0) < limits["state"])
     ]  # fmt: skip
     normal = _normal(seen.candidates, limits["absent"])
     sections = []
     for region in [*REGIONS, "Other"]:
         here = [f for f in (*stated, *normal) if region_of(f.organ) == region]
         guesses = [f for f in doubtful if region_of(f.organ) == region]
-        sentences = (*_sentences(here), *(_guess(f, limits["state"], volume=seen.volume) for f in guesses))
+        sentences = (*_sentences(here), *(_guess(f, limits["state"], volume=f.finding in guessed) for f in guesses))
         if sentences:
             sections.append(Section(region, sentences))
     lesions = [f for f in stated if f.finding in LESIONS]
     impression = _sentences(lesions) or [_no_lesion(seen.candidates, normal)]
     impression += _asked_about(seen.candidates, asked, {f.finding for f in lesions}, limits["absent"])
+    if any(c.finding.finding == BRAIN_LESION for c in seen.candidates):
+        impression.append(Sentence(LOOKED_FOR))
     gone = _not_in_view(seen, limits["absent"])
     return Report(
         Section("Technique", tuple(_sentences(gone))), tuple(sections), Section("Impression", tuple(impression))
     )
+
+
+def _of_brain(seen: Look, scan: Scan) -> Look:
+    """Of a brain's volume, the lesions that were looked for in it: a map learned from pictures finds a tumour in every
+    such volume."""
+    if not brain.is_brain_volume(scan, seen.region):
+        return seen
+    others = [c for c in seen.candidates if c.finding.finding not in LESIONS]
+    return replace(seen, candidates=(*others, *(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in find_lesions(scan))))
 
 
 def _with_head(draft: Report, first: Sequence[Sentence]) -> Report:
@@ -166,6 +177,8 @@ def _normal(candidates: Sequence[Candidate], below: float) -> list[Finding]:
     }
     for candidate in candidates:
         found = candidate.finding
+        if found.finding == BRAIN_LESION:  # one kind of thing was looked for, which does not make the brain normal
+            continue
         if found.finding in LESIONS and found.organ and not candidate.group.startswith("X-Ray"):
             worst[found.organ] = max(worst.get(found.organ, 0.0), found.confidence or 0.0)
     return [
@@ -183,6 +196,8 @@ def _no_lesion(candidates: Sequence[Candidate], normal: Sequence[Finding]) -> Se
     likeliest = max(searched, key=lambda f: f.confidence or 0.0)
     sure = 1 - (likeliest.confidence or 0.0)
     clear = Finding("abnormality", None, None, False, confidence=sure)
+    if likeliest.finding == BRAIN_LESION:
+        clear = replace(clear, finding=BRAIN_LESION, organ=likeliest.organ)
     ((text, _),) = write([clear])
     if normal or sure > 1 - _LIMITS["absent"]:
         return Sentence(text, (clear,), (), sure)
@@ -245,7 +260,7 @@ def _comparison(
     way = None
     now = [f for section in draft.findings for s in section.sentences if not s.abstained for f in s.findings]
     if isinstance(prior, Scan):
-        earlier = look(model, prior, plane=plane)
+        earlier = _of_brain(look(model, prior, plane=plane), prior)
         if (earlier.modality, earlier.region) != (seen.modality, seen.region):
             text = f"The prior is {earlier.modality} of the {earlier.region.lower()}; it was not compared."
             return Section("Comparison", (Sentence(text),))

@@ -53,6 +53,12 @@ class Finding:
         """(finding, organ, side, present): what two reports agree or disagree about."""
         return (self.finding, self.organ, self.side, self.present)
 
+    @property
+    def ml(self) -> float | None:
+        """Its volume, if it was measured."""
+        measured = (item.value for item in self.evidence if isinstance(item, Measurement) and item.unit == "ml")
+        return next(measured, None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {

@@ -20,26 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-
-def platt(score: torch.Tensor, said: torch.Tensor, right: torch.Tensor, *, ridge: float = 0.02) -> list[float]:
-    """Weights of (score, said, 1); `ridge` keeps few candidates from being believed too far."""
-    yes, no = float(right.sum()), float((1 - right).sum())
-    target = torch.where(right > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
-    inputs = torch.stack([score, said, torch.ones_like(score)], 1)
-    weights = torch.tensor([1.0, 0.0, 0.0], requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(inputs @ weights, target)
-        loss = loss + ridge * (weights - torch.tensor([1.0, 0.0, 0.0]))[:2].square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return [round(float(w), 4) for w in weights]
+from medfm.metrics import platt
 
 
 def best_threshold(confidence: np.ndarray, right: np.ndarray, *, missed: int) -> float:
@@ -74,7 +56,7 @@ def main() -> None:
             for key in ("score", "said", "verdict")
         )
         if min(right.sum(), (1 - right).sum()) >= options.least:
-            fits[name] = platt(score, said, right)
+            fits[name] = platt(torch.stack([score, said, torch.ones_like(score)], 1), right)
         weights = torch.tensor(fits.get(name, [1.0, 0.0, 0.0]))
         sure.append((torch.stack([score, said, torch.ones_like(score)], 1) @ weights).sigmoid().numpy())
         true.append(right.numpy())

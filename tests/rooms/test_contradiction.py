@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medfm.predict.contradiction import contradiction
-from medfm.scan import Scan
+from medfm.predict.contradiction import claimed, contradiction, unsupported
+from medfm.scan import Finding, Measurement, Scan
+from medfm.scan.report import Side
 
 
 @pytest.fixture
@@ -36,3 +37,33 @@ def test_an_estimate_is_called_one(chest: Scan) -> None:
 def test_a_picture_without_a_header_contradicts_nothing() -> None:
     scan = Scan.from_array(np.zeros((40, 40), np.uint8))
     assert not any(contradiction(scan, answer) for answer in ("MRI", "Abdomen", "Coronal plane"))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "says"),
+    [
+        ("Is there a tumour?", "Yes", True), ("Is there a tumor in the left lobe?", "No", False),
+        ("Is the brain healthy?", "Yes", False), ("Is the brain normal?", "No", True),
+        ("Is it free of lesions?", "Yes", False), ("What diseases are shown?", "Brain Edema, Brain Tumor", True),
+        ("What diseases are shown?", "None", False), ("Is the liver in view?", "Yes", None),
+        ("Which organ is this?", "Brain", None), ("Is the brain abnormal?", "Yes", True),
+    ],
+)  # fmt: skip
+def test_an_answer_claims_a_lesion_its_absence_or_neither(question: str, answer: str, says: bool | None) -> None:
+    assert claimed(question, answer) is says
+
+
+def lesion(score: float, side: Side | None = None) -> Finding:
+    return Finding("brain lesion", "brain", side, confidence=score, evidence=(Measurement("volume", 4.1, "ml"),))
+
+
+def test_a_claim_that_the_map_of_lesions_denies_is_not_supported() -> None:
+    question, left, none = "Is there a tumour?", [lesion(0.9, "left")], [lesion(0.05)]
+    assert unsupported(True, question, left) is None and unsupported(False, question, none) is None
+    assert unsupported(False, question, left) == "the map of lesions shows one of 4.1 ml on the left (score 0.90)"
+    assert unsupported(True, question, none) == "the map of lesions shows none (highest score 0.05)"
+    assert unsupported(True, "A tumour on the right?", left) == "the map of lesions shows one on the left only"
+    assert unsupported(True, "A tumour on the left?", left) is None
+    for present in (True, False):
+        assert "not sure" in (unsupported(present, question, [lesion(0.4)]) or "")
+        assert "single pictures" in (unsupported(present, question, []) or "")

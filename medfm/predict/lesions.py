@@ -1,0 +1,125 @@
+"""Lesions in MR of a head, by a model of both halves of the brain: each with its side, volume, score and mask."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfm import assets
+from medfm.grid import resample
+from medfm.language.vocabulary import LESIONS
+from medfm.scan import Finding, Mask, Measurement, Scan
+from medfm.scan.report import Side
+
+if TYPE_CHECKING:
+    from medfm.segmenter import Segmenter
+
+__all__ = ["BRAIN_LESION", "LOOKED_FOR", "Part", "find_lesions", "finding", "lesion_model", "parts"]
+
+BRAIN_LESION = "brain lesion"
+LOOKED_FOR = (
+    "Only lesions of 5 to 40 mm that are brighter or darker than the brain around them were looked for, by a model "
+    "that learned them from painted scans; vessels, skull and all else were not."
+)
+_MODEL, _CANDIDATE = "lesions", 0.3  # probability from which a voxel may belong to a lesion
+_found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
+
+
+class Part(NamedTuple):
+    """A connected part of a lesion map: the probabilities (D, H, W) on the model's grid without other parts, its side,
+    the highest of them, and its millilitres."""
+
+    map: NDArray[np.float32]
+    side: Side
+    highest: float
+    ml: float
+
+    @property
+    def inputs(self) -> tuple[float, float, float]:
+        """What a score is fitted to: the logit of the highest probability, the logarithm of the ml, 1."""
+        top = min(max(self.highest, 1e-4), 1 - 1e-4)
+        return float(np.log(top / (1 - top))), float(np.log(self.ml)), 1.0
+
+
+def lesion_model() -> Segmenter | None:
+    """The adapter "lesions", shipped or one's own, if there is one."""
+    names = {folder.name for folder in (*assets.shipped_adapters(), *assets.own_adapters())}
+    return _loaded() if _MODEL in names else None
+
+
+def find_lesions(scan: Scan) -> list[Finding]:
+    """Lesions of the brain in `scan`, the likeliest first; looked for once. One finding that none is there where no
+    voxel is suspicious. Empty without a model.
+
+    Each has the score as its confidence; its mask, ml and largest extent are its evidence.
+    """
+    model = lesion_model()
+    if model is None:
+        return []
+    if scan not in _found:
+        made = [finding(model, part, scan) for part in parts(model, scan)]
+        _found[scan] = sorted(made, key=lambda f: -(f.confidence or 0)) or [
+            Finding(BRAIN_LESION, LESIONS[BRAIN_LESION].organ, confidence=0.0)
+        ]
+    return _found[scan]
+
+
+def parts(model: Segmenter, scan: Scan) -> list[Part]:
+    """The parts of the map of "left lesion" and "right lesion" in which something is suspicious."""
+    from scipy import ndimage
+
+    grid = model.preparation(scan)
+    chances = model.probabilities(grid)
+    left, right = (chances[1 + model.labels.index(f"{side} lesion")].numpy() for side in ("left", "right"))
+    both, voxel = left + right, float(np.prod(grid.spacing)) / 1000
+    numbered, count = ndimage.label(both > _CANDIDATE, np.ones((3, 3, 3)))
+    found = []
+    for number in range(1, count + 1):
+        inside = numbered == number
+        side = "left" if left[inside].sum() > right[inside].sum() else "right"
+        alone = np.where(ndimage.binary_dilation(inside), both, np.float32(0))
+        highest = float(both[inside].max())
+        ml = float((alone > _edge(highest)).sum()) * voxel
+        found.append(Part(alone, cast("Side", side), highest, ml))
+    return found
+
+
+def finding(model: Segmenter, part: Part, scan: Scan) -> Finding:
+    """A part as a finding on the scan's own grid, with the model's score as its confidence."""
+    score = 1 / (1 + float(np.exp(-np.dot(model.score, part.inputs))))
+    _, d, h, w = scan.data.shape
+    inside = resample(part.map[None], (d, h, w))[0] > _edge(part.highest)
+    mask = Mask(inside.astype(np.uint8), scan.affine, {1: BRAIN_LESION})
+    ml = float(mask.array.sum(dtype=np.int64)) * mask.voxel_volume / 1000
+    extent = _extent(mask)
+    shown = (mask, Measurement(f"{BRAIN_LESION}, volume", ml, "ml"))
+    return Finding(BRAIN_LESION, LESIONS[BRAIN_LESION].organ, part.side, True, extent, score, shown)
+
+
+def _edge(highest: float) -> float:
+    """The probability at the border of a part: of a lesion a half."""
+    return 0.5 if highest > 0.5 else _CANDIDATE
+
+
+def _extent(mask: Mask) -> float:
+    """The largest distance in mm between two of its voxels, their own width included."""
+    from scipy.spatial import ConvexHull, QhullError
+    from scipy.spatial.distance import pdist
+
+    places = np.argwhere(mask.array)[:, ::-1] @ mask.affine[:3, :3].T
+    try:
+        places = places[ConvexHull(places).vertices]
+    except (QhullError, ValueError):  # flat, or hardly a voxel
+        places = places[:: max(1, len(places) // 2000)]
+    return float(pdist(places).max() if len(places) > 1 else 0.0) + mask.voxel_volume ** (1 / 3)
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> Segmenter:
+    from medfm.segmenter import load_segmenter
+
+    return load_segmenter(_MODEL)

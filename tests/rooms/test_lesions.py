@@ -1,0 +1,117 @@
+"""Lesions of the brain: from a map of both halves to findings with a side, a volume and a score, and into a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_recipes import label_maps
+from torch import Tensor
+
+from medfm.evaluate.lesions import evaluate_lesions, fit_score
+from medfm.grid import Grid
+from medfm.language.wording import facts_of, read, write
+from medfm.predict import lesions
+from medfm.predict.evidence import Candidate, Look
+from medfm.predict.lesions import BRAIN_LESION, find_lesions
+from medfm.predict.reporting import compose
+from medfm.scan import Finding, Mask, Scan
+from medfm.segmenter import Segmenter
+
+LIMITS = {"state": 0.5, "mention": 0.3, "absent": 0.15}
+
+
+class Bright(Segmenter):
+    """Takes what is bright for a lesion, of the side of the grid that it lies on."""
+
+    def probabilities(self, grid: Grid) -> Tensor:
+        bright = grid.numbers()[0]
+        left = torch.arange(bright.shape[2]) < bright.shape[2] / 2
+        return torch.stack([1 - bright, 0 * bright, 0 * bright, bright * left, bright * ~left])
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    labels = ["left brain", "right brain", "left lesion", "right lesion"]
+    made = Bright(
+        encoder={"name": "conv", "ndim": 3, "channels": [4, 4]}, head={}, labels=labels, patch=[16, 16, 16],
+        prepare={"spacing": [3.0] * 3, "intensity": "range"},
+    )  # fmt: skip
+    monkeypatch.setattr(lesions, "lesion_model", lambda: made)
+    return made
+
+
+def scan(*balls: tuple[int, float]) -> Scan:
+    """A field of 96 mm at 2 mm with a ball of 20 mm at each of the columns, as bright as it says."""
+    axes = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"))
+    values = np.zeros((48, 48, 48), np.uint8)
+    for column, bright in balls:
+        far = np.linalg.norm(axes - np.array([24, 24, column])[:, None, None, None], axis=0)
+        values[far < 5] = round(255 * bright)
+    return Scan.from_array(values, affine=np.diag([2.0, 2, 2, 1]), modality="MR")
+
+
+def test_each_lesion_has_its_side_volume_score_and_mask(model: Segmenter) -> None:
+    first, second = find_lesions(scan((12, 0.95), (38, 0.6)))
+    assert (first.side, second.side) == ("left", "right")
+    assert first.confidence == pytest.approx(0.95, abs=0.02) and second.confidence == pytest.approx(0.6, abs=0.02)
+    assert first.ml == pytest.approx(4 / 3 * np.pi, rel=0.25) and first.size_mm == pytest.approx(20, abs=4)
+    mask = next(item for item in first.evidence if isinstance(item, Mask))
+    assert mask.array[24, 24, 12] and not mask.array[24, 24, 38]
+
+
+def test_a_score_is_fitted_to_height_and_volume(model: Segmenter) -> None:
+    model.score = [0.0, 0.0, -2.0]
+    assert find_lesions(scan((12, 0.9)))[0].confidence == pytest.approx(1 / (1 + np.exp(2)))
+
+
+def test_a_dark_scan_has_one_finding_that_none_is_there_and_no_model_has_none(
+    model: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = find_lesions(scan((12, 0.2)))
+    assert found.confidence == 0 and not found.evidence
+    monkeypatch.setattr(lesions, "lesion_model", lambda: None)
+    assert find_lesions(scan((12, 0.95))) == []
+
+
+def test_lesions_are_looked_for_once(model: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = scan((12, 0.95))
+    found = find_lesions(held)
+    monkeypatch.setattr(lesions, "parts", None)
+    assert find_lesions(held) is found
+
+
+def test_a_report_states_what_is_shown_and_guesses_what_is_not_sure(model: Segmenter) -> None:
+    found = find_lesions(scan((12, 0.95), (38, 0.45)))
+    seen = Look("MRI", "Head", "axial", {}, tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in found), volume=True)
+    (head,) = compose(seen, LIMITS).findings
+    stated, guess = head.sentences
+    assert stated.text.startswith("There is a brain lesion of ") and "ml in the left half of the brain" in stated.text
+    assert not stated.abstained and guess.abstained and "right" in guess.text
+    assert facts_of(read(stated.text)) == {(BRAIN_LESION, "brain", "left", True)}
+
+
+def test_a_brain_without_lesions_is_not_called_normal() -> None:
+    seen = Look(
+        "MRI", "Head", "axial", {}, (Candidate(Finding(BRAIN_LESION, "brain", confidence=0.02), "", 0, 0),), volume=True
+    )
+    draft = compose(seen, LIMITS)
+    assert not draft.findings
+    assert [s.text for s in draft.impression.sentences] == ["No brain lesion is seen.", lesions.LOOKED_FOR]
+
+
+def test_figures_hold_what_was_found_against_what_was_planted(model: Segmenter, tmp_path: Path) -> None:
+    maps = [str(path) for path in label_maps(tmp_path / "heads", count=1)]
+    metrics = evaluate_lesions(model, maps, output=tmp_path / "out", images=2, resamples=20)
+    cases = [json.loads(line) for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()]
+    assert [bool(case["lesion"]) for case in cases] == [False, True]
+    assert metrics["overall"]["n"] == 2 and metrics["sensitivity"]["n"] == metrics["specificity"]["n"] == 1
+    assert metrics["specificity"]["value"] == float(not any(p["score"] >= 0.5 for p in cases[0]["parts"]))
+    assert len(fit_score(tmp_path / "out" / "cases.jsonl")) == 3
+
+
+def test_two_lesions_have_two_sentences(model: Segmenter) -> None:
+    assert len(write(find_lesions(scan((12, 0.95), (38, 0.9))))) == 2
