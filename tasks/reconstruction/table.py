@@ -1,8 +1,10 @@
 """Print the figures of several evaluations as one Markdown table.
 
-    python tasks/reconstruction/table.py runs/figures/cascade runs/figures/redcnn ...
+    python tasks/reconstruction/table.py FIGURES[=ABLATION] ... [--runs DIR]
 
-Each is a folder that `medfm evaluate reconstruct` wrote. Gains are over the direct reconstruction of the same slices.
+Each is a folder that `medfm evaluate reconstruct` wrote, named like the training's; ABLATION one of the same network
+without its mechanism. DIR holds the folders of the trainings, for their minutes. PSNR in dB with 95 % intervals over
+blocks of slices, SSIM, CPU seconds; direct and classical are of the same slices.
 """
 
 from __future__ import annotations
@@ -12,34 +14,50 @@ import json
 from pathlib import Path
 from typing import Any
 
+HEAD = (
+    "network", "slices", "parameters", "minutes", "s a slice", "PSNR", "SSIM", "direct", "best classical",
+    "without its mechanism",
+)  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
-    print(
-        "| network | slices | parameters | s a slice | PSNR, dB | direct | best classical | SSIM | direct | classical |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for folder in parser.parse_args().runs:
-        m: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-        names = " + ".join(m["data"]["names"])
+    parser.add_argument("figures", nargs="+")
+    parser.add_argument("--runs", type=Path)
+    given = parser.parse_args()
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+    for words in given.figures:
+        whole, _, ablation = words.partition("=")
+        m = metrics(Path(whole))
+        name = m["model"]["name"]
         cells = [
-            folder.name, f"{m['data']['cases']} of {names}", f"{m['model']['parameters']:,}",
-            f"{m['model']['seconds']:.2f}", interval(m["network"]["psnr"]), value(m["start"], "psnr", 2),
-            value(m.get("classical"), "psnr", 2), interval(m["network"]["ssim"], digits=3),
-            value(m["start"], "ssim", 3), value(m.get("classical"), "ssim", 3),
+            f"`{name}`", str(m["data"]["cases"]), f"{m['model']['parameters']:,}", minutes(given.runs, name),
+            f"{m['model']['seconds']:.2f}", interval(m["network"]["psnr"], digits=2),
+            interval(m["network"]["ssim"], digits=3), both(m["start"]), both(m.get("classical")),
+            interval(metrics(Path(ablation))["network"]["psnr"], digits=2) if ablation else "",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
 
 
-def interval(figure: dict[str, float], *, digits: int = 2) -> str:
-    return " ".join(
-        [f"{figure['value']:.{digits}f}", f"({figure['low']:.{digits}f} to {figure['high']:.{digits}f})"]
-    )  # fmt: skip
+def metrics(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return read
 
 
-def value(part: dict[str, Any] | None, name: str, digits: int) -> str:
-    return "" if part is None else f"{part[name]['value']:.{digits}f}"
+def minutes(runs: Path | None, name: str) -> str:
+    """What a training took, as its last checkpoint says."""
+    if runs is None or not (file := runs / name / "checkpoint" / "progress.json").exists():
+        return ""
+    return f"{json.loads(file.read_text())['spent'] / 60:.1f}"
+
+
+def interval(figure: dict[str, float], *, digits: int) -> str:
+    low, high = figure["low"], figure["high"]
+    return f"{figure['value']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def both(part: dict[str, Any] | None) -> str:
+    return "" if part is None else f"{part['psnr']['value']:.2f}, {part['ssim']['value']:.3f}"
 
 
 if __name__ == "__main__":
