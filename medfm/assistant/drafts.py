@@ -90,8 +90,10 @@ def _shown(talk: Conversation, sentence: Sentence, scan: Scan) -> dict[str, Any]
     items: list[Item] = []
     for evidence in sentence.evidence:
         if isinstance(evidence, Measurement):
-            number = f"{evidence.value:.0f} {evidence.unit}"
+            number = f"{evidence.value:.{1 if evidence.unit == 'ml' else 0}f} {evidence.unit}"
             if items and evidence.label.startswith(items[-1].label):
+                if evidence.unit == "ml" and items[-1].number.endswith("ml"):  # the mask has told it
+                    continue
                 items[-1] = replace(items[-1], number=", ".join(filter(None, (items[-1].number, number))))
             else:
                 items.append(Item(evidence.label, number))

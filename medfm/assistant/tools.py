@@ -171,8 +171,9 @@ def report(
     )  # fmt: skip
     said = list(talk.report.sentences())
     known = {id(mask) for _, mask in talk.masks}
-    drawn = [item for sentence in said for item in sentence.evidence if isinstance(item, Mask)]
-    talk.masks += [("current", mask) for mask in drawn if id(mask) not in known]
+    lesions = [f for sentence in said if not sentence.abstained for f in sentence.findings if f.finding != "in view"]
+    drawn = {id(item): item for found in lesions for item in found.evidence if isinstance(item, Mask)}
+    talk.masks += [("current", mask) for key, mask in drawn.items() if key not in known]  # all structures would hide it
     declined = sum(sentence.abstained for sentence in said)
     turn.text = f"A draft of {len(said)} sentences is under Report" + (
         f"; {declined} of them are guesses that the model does not stand by." if declined else "."

@@ -49,7 +49,7 @@ class Painted(nn.Module):
         self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
         names = value_names()
         if sides:
-            names = {v: f"{n.split()[0]} brain" for v, n in names.items() if n.split()[0] in LESIONS}
+            names = {v: f"{n.split()[0]} half" for v, n in names.items() if n.split()[0] in LESIONS}
         names |= {value: f"{side} lesion" for side, value in LESIONS.items()} if lesion else {}
         labels = list(dict.fromkeys(names.values()))
         self.network = Segmenter(

@@ -11,6 +11,8 @@ import torch
 from small_recipes import label_maps
 from torch import Tensor
 
+from medfm.assistant.conversation import Conversation
+from medfm.assistant.drafts import drafted
 from medfm.evaluate.lesions import evaluate_lesions, fit_score
 from medfm.grid import Grid
 from medfm.language.wording import facts_of, read, write
@@ -35,7 +37,7 @@ class Bright(Segmenter):
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
-    labels = ["left brain", "right brain", "left lesion", "right lesion"]
+    labels = ["left half", "right half", "left lesion", "right lesion"]
     made = Bright(
         encoder={"name": "conv", "ndim": 3, "channels": [4, 4]}, head={}, labels=labels, patch=[16, 16, 16],
         prepare={"spacing": [3.0] * 3, "intensity": "range"},
@@ -115,3 +117,17 @@ def test_figures_hold_what_was_found_against_what_was_planted(model: Segmenter, 
 
 def test_two_lesions_have_two_sentences(model: Segmenter) -> None:
     assert len(write(find_lesions(scan((12, 0.95), (38, 0.9))))) == 2
+
+
+def test_a_drafted_lesion_is_drawn_and_its_volume_told_once(model: Segmenter) -> None:
+    opened = scan((12, 0.95))
+    found = find_lesions(opened)
+    seen = Look("MRI", "Head", "axial", {}, tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in found), volume=True)
+    talk = Conversation("a")
+    talk.open(opened)
+    talk.report = compose(seen, LIMITS)
+    talk.masks += [("current", item) for item in found[0].evidence if isinstance(item, Mask)]
+    (head,) = [part for part in drafted(talk)["sections"] if part["title"] == "Head"]
+    (item,) = head["sentences"][0]["evidence"]
+    assert (item["label"], item["mask"], item["value"]) == (BRAIN_LESION, 0, 1)
+    assert item["number"] == f"{found[0].ml:.2f} ml" and item["place"] is not None
