@@ -146,7 +146,7 @@ class Head:
             labels, mask = self.wider(labels, mask, wanted), wanted
         if torch.rand((), generator=generator) < lesion:
             count = 1 + int(4 * torch.rand((), generator=generator).item() ** 2)  # one in half of them
-            planted, sides = lesions.plant(mask, count, (0.065, 33.5), size, generator)
+            planted, sides = lesions.plant(mask, count, lesions.VOLUMES, size, generator)
         image, _ = self.paint(
             labels, mask, means, deviations, planted=planted, spacing=size, distract=distract, generator=generator
         )

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from medfm.image import synthesis
 
-__all__ = ["LESIONS", "apart", "brighten", "plant", "spots", "widened"]
+__all__ = ["LESIONS", "MEAN_ML", "VOLUMES", "apart", "brighten", "plant", "spots", "widened"]
 
 LESIONS = {"left": 98, "right": 99}  # the mask values of planted lesions
+VOLUMES = (0.065, 33.5)  # ml of spheres of 5 and 40 mm
+MEAN_ML = (VOLUMES[1] - VOLUMES[0]) / math.log(VOLUMES[1] / VOLUMES[0])  # where they are drawn in the logarithm
 # Where lesions lie: the tissue of one side, by FreeSurfer's numbers.
 _PLACE = {"left": (2, 3, 7, 8, 10, 11, 12), "right": (41, 42, 46, 47, 49, 50, 51)}
 _VENTRICLE = {4: 2, 43: 41}  # lateral ventricle -> the white matter that it grows into

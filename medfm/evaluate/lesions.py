@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from medfm.data.brain import read_heads
+from medfm.data.lesions import VOLUMES
 from medfm.data.synthetic import SyntheticScan, synthetic_scan
 from medfm.metrics import bootstrap_interval, platt
 from medfm.scan import Mask
@@ -43,7 +44,7 @@ def evaluate_lesions(
         for number in track(range(images), description=head.name, transient=True):
             generator = torch.Generator().manual_seed(1000 * (100 * seed + person) + number)
             made = synthetic_scan(
-                head, generator=generator, lesions=number % 2, volumes=(0.065, 33.5), distract=0.3
+                head, generator=generator, lesions=number % 2, volumes=VOLUMES, distract=0.3
             )  # fmt: skip
             records.append({"case": f"{head.name}-{number}", "patient": head.name, **_looked_at(model, made)})
     metrics = _figures(records, resamples=resamples, seed=seed)

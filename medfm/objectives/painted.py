@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.brain import read_heads, value_names
-from medfm.data.lesions import LESIONS
+from medfm.data.lesions import LESIONS, MEAN_ML
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.segmenter import Segmenter, grow, load_segmenter, places
 
@@ -78,6 +79,8 @@ class Painted(nn.Module):
         for head in self.heads:
             sizes = torch.bincount(head.labels.flatten().long(), minlength=len(head.values)).float()
             count.index_add_(0, self.number[head.targets().long()], sizes)
+            for value in LESIONS.values() if self.draw["lesion"] else ():  # about one a side where there are any
+                count[self.number[value]] += self.draw["lesion"] * 1000 * MEAN_ML / math.prod(head.spacing)
         weights = (count / count.max()).clamp(min=1e-12) ** -rare
         return (weights / weights.min()).clamp(max=50.0).tolist()
 

@@ -83,7 +83,7 @@ def _sides(mask: Mask, ml: Mapping[str, float]) -> Sentence:
     }  # fmt: skip
     nearest = max(apart, key=lambda name: abs(apart[name][0]) / apart[name][1])
     uneven = [name for name, (difference, error) in apart.items() if abs(difference) > error] or [nearest]
-    shown = [Measurement(f"{name}, left less right", apart[name][0], "ml") for name in uneven]
+    shown = [Measurement(f"{name}, left less right", round(apart[name][0], 1) + 0.0, "ml") for name in uneven]
     shown += [
         Measurement(f"{name}, mean error of both outlines on painted scans", apart[name][1], "ml") for name in uneven
     ]
