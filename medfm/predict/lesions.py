@@ -26,6 +26,7 @@ LOOKED_FOR = (
     "that learned them from painted scans; vessels, skull and all else were not."
 )
 _MODEL, _CANDIDATE = "lesions", 0.3  # probability from which a voxel may belong to a lesion
+_MOST = 8  # parts of a map that are worth a score; a map of more is noise
 _found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
 
 
@@ -77,8 +78,9 @@ def parts(model: Segmenter, scan: Scan) -> list[Part]:
     left, right = (chances[1 + model.labels.index(f"{side} lesion")].numpy() for side in ("left", "right"))
     both, voxel = left + right, float(np.prod(grid.spacing)) / 1000
     numbered, count = ndimage.label(both > _CANDIDATE, np.ones((3, 3, 3)))
+    tops = ndimage.maximum(both, numbered, np.arange(1, count + 1)) if count else np.zeros(0)
     found = []
-    for number in range(1, count + 1):
+    for number in np.argsort(-np.asarray(tops))[:_MOST] + 1:
         inside = numbered == number
         side = "left" if left[inside].sum() > right[inside].sum() else "right"
         alone = np.where(ndimage.binary_dilation(inside), both, np.float32(0))
