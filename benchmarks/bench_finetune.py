@@ -33,10 +33,8 @@ class Plain(torch.nn.Module):
     def forward(self, x: torch.Tensor, spacing: torch.Tensor, **packed: torch.Tensor) -> dict[str, torch.Tensor]:
         model = self.objective.model
         with torch.no_grad():
-            pyramid, logits = model.vision.look(x, spacing)
-            patches = model.vision.connector.gather(pyramid[-1], logits)
-            summary = model.vision.structures.summary(logits)
-        tokens = model.vision.connector(patches, summary)
+            glimpse = model.vision.look(x, spacing)[2]
+        tokens = model.vision.connector(glimpse.patches, glimpse.summary)
         laid = Packed(**packed)
         return {"loss": model.answer_loss(model.embed(laid, tokens), laid)[0]}
 

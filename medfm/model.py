@@ -25,6 +25,7 @@ from medfm.language.foreign import is_foreign, load_foreign
 from medfm.language.prompt import Packed, Prompt, hint_of
 from medfm.language.quiet import adapting
 from medfm.language.shared import share_language
+from medfm.metrics import normalise_answer
 from medfm.prepare import Prepare, Prepared
 from medfm.scan import Scan
 from medfm.vision import Vision
@@ -107,15 +108,26 @@ class MedFM(PreTrainedModel):
     ) -> list[list[tuple[str, float]]]:
         """For each question the known answers that a second look at `memory` (1, looks, M, I) finds likeliest, best
         first, with their probabilities; those under a twentieth are left out. only: ask one member of the panel."""
-        assert self.vision.glance is not None
-        asked = self.prompt.padded(self.tokenizer, questions).to(self.device)
-        words = self.get_input_embeddings()(asked.clamp(min=0)).float()
-        chosen = self.vision.glance(words, asked >= 0, memory, asked.new_zeros(len(asked)), only=only).exp()
-        best = chosen.topk(min(most, chosen.shape[1]))
+        best = self._chosen(memory, questions, only=only).topk(min(most, len(self.vision.answers)))
         return [
             [(self.vision.answers[i], p) for i, p in zip(row, values, strict=True) if p >= 0.05]
             for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+    @torch.no_grad()
+    def support(self, memory: Tensor | None, question: str, answer: str) -> float | None:
+        """Probability that a second look at `memory` gives to `answer`; None where it does not know such an answer."""
+        known = [normalise_answer(a) for a in self.vision.answers]
+        if memory is None or (said := normalise_answer(answer)) not in known:
+            return None
+        return float(self._chosen(memory, [question])[0, known.index(said)])
+
+    def _chosen(self, memory: Tensor, questions: Sequence[str], *, only: int | None = None) -> Tensor:
+        """Probabilities (N, answers)."""
+        assert self.vision.glance is not None
+        asked = self.prompt.padded(self.tokenizer, questions).to(self.device)
+        words = self.get_input_embeddings()(asked.clamp(min=0)).float()
+        return self.vision.glance(words, asked >= 0, memory, asked.new_zeros(len(asked)), only=only).exp()
 
     def forward(self, x: Tensor, spacing: Tensor, packed: Packed) -> CausalLMOutputWithPast:
         """Loss over the answers of a packed batch; logits only where an answer token is predicted: (answers, V)."""

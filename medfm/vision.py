@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from medfm.heads.structures import StructureHead
 from medfm.language.connector import Connector
 from medfm.language.glance import Panel
 
-__all__ = ["Seen", "Vision", "load_fitting"]
+__all__ = ["Glimpse", "Seen", "Vision", "load_fitting"]
 
 
 class Seen(NamedTuple):
@@ -30,8 +32,20 @@ class Seen(NamedTuple):
     memory: Tensor | None
 
 
+class Glimpse(NamedTuple):
+    """What a frozen eye hands on of a scan, small enough to keep: `patches` (B, D, h, w, F) and `summary` (B, 5, K)
+    for the connector, `plain` (B, D, h, w, G) for the panel of second looks."""
+
+    patches: Tensor
+    summary: Tensor
+    plain: Tensor
+
+
 class Vision(nn.Module):
     """x (B, 3, D, H, W) -> Seen.
+
+    The panel reads the convolutions' own stages where the encoder shows them (`convolve`): attention and structure maps
+    fit the few cases they have learned from so well that a second look would trust them too much.
 
     Args:
         encoder: a node of configs/model. labels: names of the structures. width: of the language model's word vectors.
@@ -47,28 +61,30 @@ class Vision(nn.Module):
         self.structures = StructureHead(self.encoder.channels, labels=labels)
         self.connector = Connector(self.encoder.channels, len(labels), width)
         self.answers = list(answers)
-        about = (self.connector.features, len(labels), width)
-        self.glance = Panel(*about, answers=len(answers), looks=looks) if answers else None
+        plain = sum(getattr(self.encoder, "stage_channels", self.encoder.channels)[2:])
+        self.glance = Panel(plain, width, answers=len(answers), looks=looks) if answers else None
 
     def write(self, file: Path) -> None:
         """Save the weights as safetensors in half precision."""
         halves = {n: t.half() if t.is_floating_point() else t for n, t in self.state_dict().items()}
         save_file({n: t.contiguous() for n, t in halves.items()}, file)
 
-    def look(self, x: Tensor, spacing: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The pyramid and the structure logits, without the tokens."""
-        pyramid = self.encoder(x, spacing)
-        return pyramid, self.structures(pyramid, spacing)
+    def look(self, x: Tensor, spacing: Tensor) -> tuple[list[Tensor], Tensor, Glimpse]:
+        """The pyramid, the structure logits, and what the rest needs of them."""
+        if hasattr(self.encoder, "convolve"):
+            stages = self.encoder.convolve(x, spacing)
+            pyramid = self.encoder.pyramid(stages, spacing)
+        else:
+            stages = pyramid = self.encoder(x, spacing)
+        logits = self.structures(pyramid, spacing)
+        patches, summary = self.connector.gather(pyramid, logits), self.structures.summary(logits)
+        plain = [F.adaptive_avg_pool3d(stage, patches.shape[1:4]) for stage in stages[2:]]
+        return pyramid, logits, Glimpse(patches, summary, torch.cat(plain, 1).permute(0, 2, 3, 4, 1))
 
     def forward(self, x: Tensor, spacing: Tensor) -> Seen:
-        pyramid, logits = self.look(x, spacing)
-        return self.describe(pyramid, logits)
-
-    def describe(self, pyramid: list[Tensor], logits: Tensor) -> Seen:
-        """What `look` found, in words-sized vectors."""
-        patches, summary = self.connector.gather(pyramid, logits), self.structures.summary(logits)
-        memory = self.glance.remember(patches, summary) if self.glance else None
-        return Seen(pyramid, logits, self.connector(patches, summary), memory)
+        pyramid, logits, glimpse = self.look(x, spacing)
+        memory = self.glance.remember(glimpse.plain) if self.glance else None
+        return Seen(pyramid, logits, self.connector(glimpse.patches, glimpse.summary), memory)
 
 
 def load_fitting(vision: Vision, tensors: dict[str, Tensor]) -> None:

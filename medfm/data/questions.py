@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from medfm.data.manifest import Row, parse, prepare_stack, raw_rows, read_scans
 from medfm.errors import DataError, MedfmError
 from medfm.prepare import Prepare, Prepared
 
+if TYPE_CHECKING:
+    from medfm.vision import Glimpse
+
 __all__ = [
     "Case", "both_sides", "fold_of", "question_batches", "read_cases", "split_cases", "stack_scans", "structure_target",
 ]  # fmt: skip
@@ -29,7 +32,7 @@ __all__ = [
 class Case:
     """One scan and all that is known about it; `prepared.x` is kept in half precision to hold a data set in memory.
 
-    views: what a frozen eye saw of the scan and of changed copies of it, (patches, summary) each; `prepared.x` may
+    views: what a frozen eye saw of the scan and of changed copies of it; `prepared.x` may
     then be on the device "meta", a shape without numbers. content: hash of the pixels.
     """
 
@@ -44,7 +47,7 @@ class Case:
     patient: str = ""
     side: str = ""
     content: str = ""
-    views: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    views: list[Glimpse] = field(default_factory=list)
 
 
 def fold_of(case: Case, folds: int) -> int:

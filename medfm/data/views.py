@@ -10,14 +10,12 @@ from torch import Tensor
 
 from medfm.data.questions import Case, stack_scans
 from medfm.image import augment
-from medfm.vision import Vision
+from medfm.vision import Glimpse, Vision
 
-__all__ = ["Look", "look_at", "look_at_one", "stack_looks"]
-
-Look = tuple[Tensor, Tensor]
+__all__ = ["look_at", "look_at_one", "stack_looks"]
 
 
-def look_at(vision: Vision, cases: Sequence[Case], *, views: int) -> list[list[Look]]:
+def look_at(vision: Vision, cases: Sequence[Case], *, views: int) -> list[list[Glimpse]]:
     """For each view what `look_at_one` gives of every case."""
     from rich.progress import track
 
@@ -27,8 +25,8 @@ def look_at(vision: Vision, cases: Sequence[Case], *, views: int) -> list[list[L
 
 
 @torch.no_grad()
-def look_at_one(vision: Vision, case: Case, number: int, *, views: int) -> list[Look]:
-    """Patches (D, h, w, F) and summary (5, K) of each view of the case with this number, in half precision.
+def look_at_one(vision: Vision, case: Case, number: int, *, views: int) -> list[Glimpse]:
+    """A glimpse, without the first axis and in half precision, of each view of the case with this number.
 
     View 0 is the picture as it is, the last of several a thin slab made of it, those between are warped and their
     contrast changed.
@@ -43,16 +41,17 @@ def look_at_one(vision: Vision, case: Case, number: int, *, views: int) -> list[
             x = augment.contrast(warped.unflatten(1, (3, -1)), generator)
         if view == views - 1 > 0 and x.shape[2] == 1:
             x, spacing = augment.slab(x[:, :, 0], generator, depth=3)
-        pyramid, logits = vision.look(x, spacing)
-        patches, summary = vision.connector.gather(pyramid, logits), vision.structures.summary(logits)
-        looks.append((patches[0].half(), summary[0].half()))
+        looks.append(Glimpse(*(part[0].half() for part in vision.look(x, spacing)[2])))
     return looks
 
 
-def stack_looks(looks: Sequence[Look]) -> tuple[Tensor, Tensor]:
-    """patches (B, D, h, w, F) and summary (B, 5, K); deeper ones are averaged to the shallowest."""
-    depth = min(len(patches) for patches, _ in looks)
-    patches = torch.stack([
-        F.adaptive_avg_pool3d(p.float().permute(3, 0, 1, 2), (depth, None, None)) for p, _ in looks
-    ])  # fmt: skip
-    return patches.permute(0, 2, 3, 4, 1).contiguous(), torch.stack([s.float() for _, s in looks])
+def stack_looks(looks: Sequence[Glimpse]) -> Glimpse:
+    """Several as one batch in full precision; deeper ones are averaged to the shallowest."""
+    depth = min(len(look.patches) for look in looks)
+
+    def stack(parts: Sequence[Tensor]) -> Tensor:
+        pooled = [F.adaptive_avg_pool3d(p.float().permute(3, 0, 1, 2), (depth, None, None)) for p in parts]
+        return torch.stack(pooled).permute(0, 2, 3, 4, 1).contiguous()
+
+    patches, summaries, plain = zip(*looks, strict=True)
+    return Glimpse(stack(patches), torch.stack([s.float() for s in summaries]), stack(plain))

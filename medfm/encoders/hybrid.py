@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -69,29 +71,39 @@ class HybridEncoder(nn.Module):
             self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, width))
             self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
             self.norm = nn.LayerNorm(width)
+        self.stage_channels = tuple(stage[4] for stage in _STAGES[: len(self.stages)])
         self.channels = (*(_STAGES[t][4] for t in _TAPS[:-1]), width)[:levels]
         self.strides = tuple((1, s, s) for s in (2, 4, 8, 16, 32)[:levels])
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
         """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm along D, H, W (default 1 mm) -> the levels."""
-        if x.ndim != 5 or x.shape[1] != 3 or min(x.shape[3:]) < 32:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, 3, D, H >= 32, W >= 32)")
         if spacing is None:
             spacing = x.new_ones(len(x), 3)
-        batch, pyramid, stride = len(x), [], 2
+        return self.pyramid(self.convolve(x, spacing), spacing)
+
+    def convolve(self, x: Tensor, spacing: Tensor) -> list[Tensor]:
+        """What every stage of the convolutions gives of x, (B, C, D, h, w) each; `stage_channels` are their C."""
+        if x.ndim != 5 or x.shape[1] != 3 or min(x.shape[3:]) < 32:
+            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, 3, D, H >= 32, W >= 32)")
+        batch, stages, stride = len(x), [], 2
         y = nn.functional.relu6(
             self.stem(fold((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         )
         for index, stage in enumerate(self.stages):
             y = stage(y)
+            stages.append(unfold(y, batch))
             if index in _TAPS:
-                mixed = self.mix[str(index)](unfold(y, batch), spacing, stride)
-                pyramid.append(mixed)
-                y = fold(mixed).contiguous(memory_format=torch.channels_last)
+                stages[-1] = self.mix[str(index)](stages[-1], spacing, stride)
+                y = fold(stages[-1]).contiguous(memory_format=torch.channels_last)
                 stride *= 2
+        return stages
+
+    def pyramid(self, stages: Sequence[Tensor], spacing: Tensor) -> list[Tensor]:
+        """What `convolve` gave -> the levels: the last stage of each resolution, the coarsest with attention."""
+        levels = [stages[index] for index in _TAPS if index < len(stages)]
         if self.attends:
-            pyramid[-1] = self._attend(pyramid[-1], spacing)
-        return pyramid
+            levels[-1] = self._attend(levels[-1], spacing)
+        return levels
 
     def _attend(self, x: Tensor, spacing: Tensor) -> Tensor:
         shape = (x.shape[2], x.shape[3], x.shape[4])

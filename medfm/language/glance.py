@@ -13,23 +13,22 @@ __all__ = ["Glance", "Panel"]
 
 
 class Glance(nn.Module):
-    """Question words attend to the patches of the pyramid and weigh the known answers.
+    """Question words attend to the patches of a scan and weigh the known answers.
 
     The scan is encoded once (`remember`); a question costs two small attention layers. The likeliest answers are told
     to the language model as text behind the question, the answer heuristics of Prophet (Shao et al., CVPR 2023): it
     would need many passes to dig out of patches what this look learns in minutes (objectives/glance.py).
 
     Args:
-        features: numbers per patch, see Connector.gather. structures: of the structure maps. width: of a word vector.
-        answers: number of known answers.
+        features: numbers per patch. width: of a word vector. answers: number of known answers.
     """
 
-    def __init__(self, features: int, structures: int, width: int, *, answers: int, inner: int = 256) -> None:
+    def __init__(self, features: int, width: int, *, answers: int, inner: int = 168) -> None:
         super().__init__()
+        # stages differ in loudness by an order: each number is judged by its own spread before they are compared
+        self.loudness = nn.BatchNorm1d(features, momentum=0.01, affine=False)
         self.patch = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, inner))
         self.place = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, inner))
-        self.structures = nn.Parameter(torch.randn(structures, inner) * 0.5)
-        self.about = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, inner))
         self.words = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner))
         self.order = nn.GRU(inner, inner // 2, bidirectional=True, batch_first=True)
         self.layers = nn.ModuleList(_Layer(inner) for _ in range(2))
@@ -38,16 +37,15 @@ class Glance(nn.Module):
             nn.Dropout(0.3), nn.Linear(2 * inner, 2 * inner), nn.GELU(), nn.Dropout(0.3), nn.Linear(2 * inner, answers)
         )  # fmt: skip
 
-    def remember(self, patches: Tensor, summary: Tensor) -> Tensor:
-        """patches (B, D, h, w, F), summary (B, 5, K) -> (B, D h w + K, inner): all that a question can look at, every
-        patch and every structure with its size and place."""
+    def remember(self, patches: Tensor) -> Tensor:
+        """patches (B, D, h, w, F) -> (B, D h w, inner): all that a question can look at."""
         axes = [
             torch.linspace(-1, 1, n, device=patches.device) if n > 1 else patches.new_zeros(1)
             for n in patches.shape[1:4]
         ]
         places = self.place(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1))
-        structures = self.structures + self.about(summary.transpose(1, 2))
-        return torch.cat([(self.patch(patches) + places).flatten(1, 3), structures], 1)
+        even = self.loudness(patches.flatten(0, 3)).view_as(patches)
+        return (self.patch(even) + places).flatten(1, 3)
 
     def forward(self, words: Tensor, real: Tensor, memory: Tensor, row: Tensor) -> Tensor:
         """words (N, L, E), `real` (N, L) false at padding; memory (B, M, inner), of which each question looks at its
@@ -105,23 +103,21 @@ class _Layer(nn.Module):
 
 
 class Panel(nn.Module):
-    """Several second looks, each of which has not learned from one fold of the cases (`data.questions.fold_of`).
-
-    Their mean answers (bagging; Breiman 1996). For a case to learn from, only the one that has not seen it speaks
-    (stacking; Wolpert 1992): a proposal that is never wrong in training would teach the language model to trust all.
+    """Several second looks, each started from other numbers; their mean answers (deep ensemble; Lakshminarayanan et
+    al., NeurIPS 2017).
 
     Args:
-        looks: number of members and folds; a single one learns from all. The others: see `Glance`.
+        looks: number of members. The others: see `Glance`.
     """
 
-    def __init__(self, features: int, structures: int, width: int, *, answers: int, looks: int = 1) -> None:
+    def __init__(self, features: int, width: int, *, answers: int, looks: int = 1) -> None:
         super().__init__()
-        each = (Glance(features, structures, width, answers=answers) for _ in range(looks))
+        each = (Glance(features, width, answers=answers) for _ in range(looks))
         self.members = cast("list[Glance]", nn.ModuleList(each))
 
-    def remember(self, patches: Tensor, summary: Tensor) -> Tensor:
+    def remember(self, patches: Tensor) -> Tensor:
         """As `Glance.remember`, of every member: (B, looks, M, inner)."""
-        return torch.stack([member.remember(patches, summary) for member in self.members], 1)
+        return torch.stack([member.remember(patches) for member in self.members], 1)
 
     def forward(
         self, words: Tensor, real: Tensor, memory: Tensor, row: Tensor, *, only: int | None = None

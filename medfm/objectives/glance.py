@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medfm.data.questions import both_sides, fold_of, question_batches
+from medfm.data.questions import both_sides, question_batches
 from medfm.data.rewording import Rewording
 from medfm.data.views import look_at, stack_looks
 from medfm.language.glance import Panel
@@ -29,8 +29,7 @@ class Glances(nn.Module):
         model: `language` (whose word vectors the questions are read in), `encoder`, and `vision` (a folder that
             `grounded` left) or `adapter` (a name).
         data: `train` and optional `validate` lists of JSONL files; without `validate`, `hold` (share of the images).
-        batch: images per step. views: changed copies of every picture, see `look_at`. looks: members of the panel,
-            each of which learns from all but one fold of the cases.
+        batch: images per step. views: changed copies of every picture, see `look_at`. looks: members of the panel.
         paraphrases: pattern -> other ways to ask, used for a share `reword` of the questions.
     """
 
@@ -71,21 +70,15 @@ class Glances(nn.Module):
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = self.batches.generator(indices)
         view = self.views[int(torch.randint(len(self.views), (), generator=generator))]
-        patches, summary = stack_looks([view[i] for i in indices])
+        plain = stack_looks([view[i] for i in indices]).plain
         cases = [self.cases[i] for i in indices]
         asked = [replace(c, questions=[self.rewording(q, generator) for q in c.questions]) for c in cases]
-        folds = torch.tensor([fold_of(c, len(self.glance.members)) for c in cases])
-        return {"patches": patches, "summary": summary, "fold": folds, **self.choosing.batch(asked)}
+        return {"plain": plain, **self.choosing.batch(asked)}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = []
-        for number, member in enumerate(self.glance.members):
-            learned = (batch["fold"] != number)[batch["row"]] | (len(self.glance.members) == 1)
-            if learned.any():
-                asked = {name: batch[name][learned] for name in ("asked", "row", "answer")}
-                memory = member.remember(batch["patches"], batch["summary"])
-                found.append(torch.stack(self.choosing.loss(member, memory, asked)))
-        loss, right = torch.stack(found).mean(0)
+        memories = self.glance.remember(batch["plain"]).unbind(1)
+        each = [self.choosing.loss(m, seen, batch) for m, seen in zip(self.glance.members, memories, strict=True)]
+        loss, right = torch.stack([torch.stack(pair) for pair in each]).mean(0)
         return {"loss": loss, "right": right}
 
     @torch.no_grad()
@@ -94,8 +87,7 @@ class Glances(nn.Module):
         device = next(self.parameters()).device
 
         def memory(number: int) -> Tensor:
-            patches, summary = stack_looks([self.shown[number]])
-            return self.glance.remember(patches.to(device), summary.to(device))
+            return self.glance.remember(stack_looks([self.shown[number]]).plain.to(device))
 
         return self.choosing.score(self.glance, self.held, memory)
 

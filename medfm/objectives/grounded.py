@@ -55,17 +55,14 @@ class Grounded(nn.Module):
         self.known = self._labelled(labels)
         answers = known_answers(self.cases)
         self.choosing = Choosing(answers, language=model["language"], prompt=model.get("prompt", {}))
-        self.vision = Vision(encoder=model["encoder"], labels=labels, width=self.choosing.width, answers=answers)
+        self.vision = Vision(encoder=model["encoder"], labels=labels, width=self.choosing.width)
+        # answers teach what the connector will read, attention and maps; the second look that ships learns later
+        self.glance = Panel(self.vision.connector.features, self.choosing.width, answers=len(answers))
         if start := model.get("vision") or model.get("adapter"):
             load_fitting(self.vision, load_vision(start)[1])
         elif imagenet:
             weights = load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors")
             self.vision.encoder.load_imagenet(weights)
-
-    @property
-    def glance(self) -> Panel:
-        assert self.vision.glance is not None
-        return self.vision.glance
 
     def _labelled(self, labels: list[str]) -> list[Tensor]:
         """A structure counts as absent only where its kind of image has it labelled at all: X-rays have no organs."""
@@ -103,12 +100,11 @@ class Grounded(nn.Module):
         }
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        seen = self.vision(batch["x"], batch["spacing"])
-        maps = map_loss(seen.logits, batch["target"], batch["known"])
+        _, logits, glimpse = self.vision.look(batch["x"], batch["spacing"])
+        maps = map_loss(logits, batch["target"], batch["known"])
         present = (batch["target"].flatten(2).amax(-1) > 0.3).float()
-        pooled = F.binary_cross_entropy_with_logits(soft_max_pool(seen.logits), present, batch["known"])
-        assert seen.memory is not None
-        answer, right = self.choosing.loss(self.glance, seen.memory, batch)
+        pooled = F.binary_cross_entropy_with_logits(soft_max_pool(logits), present, batch["known"])
+        answer, right = self.choosing.loss(self.glance, self.glance.remember(glimpse.patches), batch)
         return {"loss": answer + self.maps * (maps + pooled), "answer": answer, "maps": maps, "right": right}
 
     @torch.no_grad()
@@ -119,9 +115,8 @@ class Grounded(nn.Module):
 
         def memory(number: int) -> Tensor:
             prepared = self.held[number].prepared
-            memory = self.vision(prepared.x[None].float().to(device), prepared.spacing[None].to(device)).memory
-            assert memory is not None
-            return memory
+            x, spacing = prepared.x[None].float().to(device), prepared.spacing[None].to(device)
+            return self.glance.remember(self.vision.look(x, spacing)[2].patches)
 
         return self.choosing.score(self.glance, self.held, memory)
 
@@ -139,6 +134,6 @@ class Grounded(nn.Module):
         self.vision.write(folder / "vision.safetensors")
         about = {
             "labels": self.vision.structures.labels, "prepare": self.preparation.to_dict(),
-            "answers": self.vision.answers, "looks": len(self.glance.members),
+            "answers": [], "looks": 1,
         }  # fmt: skip
         (folder / "vision.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from medfm import assets
-from medfm.data.questions import Case, both_sides, fold_of, question_batches
+from medfm.data.questions import Case, both_sides, question_batches
 from medfm.data.rewording import Rewording
-from medfm.data.views import Look, look_at, stack_looks
+from medfm.data.views import look_at, stack_looks
 from medfm.language.prompt import Packed, Prompt, hint_of, pack
 from medfm.language.quiet import adapting
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, base_language, check_base, load_vision, save_adapter
 from medfm.objectives.choosing import tidy
+from medfm.vision import Glimpse
 
 __all__ = ["Instruct"]
 
@@ -68,13 +69,15 @@ class Instruct(nn.Module):
         self.batches = question_batches(self.cases, batch, seed=seed)
         self.proposed = self._proposals()
 
-    def _read(self, data: dict[str, Any], *, views: int, seed: int) -> tuple[list[Case], list[Case], list[list[Look]]]:
+    def _read(
+        self, data: dict[str, Any], *, views: int, seed: int
+    ) -> tuple[list[Case], list[Case], list[list[Glimpse]]]:
         """Cases to learn from, held-out ones, and what the frozen eye sees of the former."""
         cases, held = both_sides(data, self.model.preparation, seed=seed)
         return cases, held, look_at(self.model.vision, cases, views=views)
 
     def _proposals(self) -> list[list[list[str]]]:
-        """What the member of the panel that has not seen a case proposes: of each view, each case, each question."""
+        """What the panel proposes: of each view, each case, each question."""
         return [[self._propose(c, look) for c, look in zip(self.cases, v, strict=True)] for v in self.views]
 
     @torch.no_grad()
@@ -84,13 +87,12 @@ class Instruct(nn.Module):
         gain.mul_(self.model.get_input_embeddings().weight.square().mean().sqrt() / gain.square().mean().sqrt())
 
     @torch.no_grad()
-    def _propose(self, case: Case, look: Look) -> list[str]:
+    def _propose(self, case: Case, look: Glimpse, *, only: int | None = None) -> list[str]:
         panel = self.model.vision.glance
         if panel is None:
             return [""] * len(case.questions)
-        memory = panel.remember(*stack_looks([look]))
-        unseen = fold_of(case, len(panel.members))
-        return [hint_of(c) for c in self.model.candidates(memory, case.questions, only=unseen)]
+        memory = panel.remember(stack_looks([look]).plain)
+        return [hint_of(c) for c in self.model.candidates(memory, case.questions, only=only)]
 
     def train(self, mode: bool = True) -> Instruct:
         """The frozen eye keeps its stored statistics while the rest trains."""
@@ -102,7 +104,7 @@ class Instruct(nn.Module):
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         generator = self.batches.generator(indices)
         view = int(torch.randint(len(self.views), (), generator=generator))
-        patches, summary = stack_looks([self.views[view][i] for i in indices])
+        patches, summary, _ = stack_looks([self.views[view][i] for i in indices])
         images = patches.shape[1:4].numel() + self.model.vision.connector.notes
         texts = [(images, *self._text(self.cases[i], self.proposed[view][i], generator)) for i in indices]
         packed = pack(self.model.prompt, self.model.tokenizer, texts)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from medfm import assets
 from medfm.data.questions import Case, both_sides, fold_of
-from medfm.data.views import Look, look_at_one, stack_looks
+from medfm.data.views import look_at_one, stack_looks
 from medfm.metrics import normalise_answer
 from medfm.model import save_adapter
 from medfm.objectives.choosing import known_answers
 from medfm.objectives.instruct import Instruct
+from medfm.vision import Glimpse
 
 __all__ = ["Own"]
 
@@ -57,7 +58,9 @@ class Own(Instruct):
             self.model.language.enable_input_require_grads()
             self.model.language.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def _read(self, data: dict[str, Any], *, views: int, seed: int) -> tuple[list[Case], list[Case], list[list[Look]]]:
+    def _read(
+        self, data: dict[str, Any], *, views: int, seed: int
+    ) -> tuple[list[Case], list[Case], list[list[Glimpse]]]:
         count = 0
 
         def look(case: Case) -> None:
@@ -83,7 +86,8 @@ class Own(Instruct):
                 targets = torch.cat([truths[n] for _ in self.views for n in chosen])
                 member.choose = _fit(member.choose, torch.cat(inputs), targets)
         panel.requires_grad_(False)
-        return super()._proposals()
+        unseen = [fold_of(case, len(panel.members)) for case in self.cases]
+        return [[self._propose(c, v[n], only=unseen[n]) for n, c in enumerate(self.cases)] for v in self.views]
 
     def _learn_answers(self) -> None:
         """Add the answers of these cases to the known ones; those known already keep what was learned of them."""
@@ -104,9 +108,9 @@ class Own(Instruct):
         self.model.config.vision["answers"] = vision.answers
 
     @torch.no_grad()
-    def _gist(self, member: Any, case: Case, look: Look) -> Tensor:
+    def _gist(self, member: Any, case: Case, look: Glimpse) -> Tensor:
         """What the last layers of a member of the panel get of each question of a case (N, 2 inner)."""
-        memory = member.remember(*stack_looks([look]))
+        memory = member.remember(stack_looks([look]).plain)
         asked = self.model.prompt.padded(self.model.tokenizer, case.questions)
         words = self.model.get_input_embeddings()(asked.clamp(min=0)).float()
         gist: Tensor = member.gist(words, asked >= 0, memory, asked.new_zeros(len(asked)))
@@ -115,9 +119,9 @@ class Own(Instruct):
     @torch.no_grad()
     def _respond(self, case: Case) -> list[tuple[str, float]]:
         """From what the eye saw when the case was read."""
-        patches, summary = stack_looks([case.views[0]])
+        patches, summary, plain = stack_looks([case.views[0]])
         vision = self.model.vision
-        memory = vision.glance.remember(patches, summary) if vision.glance else None
+        memory = vision.glance.remember(plain) if vision.glance else None
         empty = patches.new_zeros(1, 0, 1, 1, 1)  # maps are for evidence, which is not asked for here
         reading = self.model.take_in(case.prepared, empty, vision.connector(patches, summary), memory)
         return self.model.finish(reading, case.questions, limit=24)

@@ -18,12 +18,14 @@ from medfm.cli import main
 from medfm.config import build
 from medfm.data.batches import loader
 from medfm.data.check import check
+from medfm.data.questions import Case, fold_of
 from medfm.model import load
 from medfm.objectives.own import Own
 from medfm.predict import ask_many
 from medfm.scan import Scan
 from medfm.train.finetune import own_recipe
 from medfm.train.loop import train
+from medfm.vision import Glimpse
 
 QUESTIONS = ["Is there a disk?", "On which side is the disk?"]
 
@@ -191,6 +193,21 @@ def test_new_answers_are_added_and_old_ones_kept(home: Path, phantom_rows: Path,
     assert trained == {"connector.norm.weight", "connector.norm.bias", "connector.gain"}
     encoder, eye = before.encoder.state_dict(), objective.model.vision.encoder.state_dict()
     assert all(torch.equal(eye[n], t) for n, t in encoder.items())
+
+
+def test_a_case_gets_its_proposals_from_the_twin_that_has_not_learned_from_it(
+    home: Path, phantom_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int | None]] = []
+    propose = Own._propose
+
+    def noted(self: Own, case: Case, look: Glimpse, *, only: int | None = None) -> list[str]:
+        asked.append((fold_of(case, len(self.model.vision.glance.members)), only))
+        return propose(self, case, look, only=only)
+
+    monkeypatch.setattr(Own, "_propose", noted)
+    own(home, mixed_rows(phantom_rows, tmp_path))
+    assert asked and all(fold == only for fold, only in asked)
 
 
 def test_the_best_pass_is_kept_and_no_better_one_ends_it(

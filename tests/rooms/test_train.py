@@ -13,7 +13,7 @@ from small_recipes import adapter_recipe, eye_recipe, glance_recipe
 
 from medfm.config import build
 from medfm.data.batches import loader
-from medfm.data.questions import fold_of, read_cases, split_cases, structure_target
+from medfm.data.questions import read_cases, split_cases, structure_target
 from medfm.errors import ConfigError, DataError
 from medfm.objectives.grounded import Grounded
 from medfm.prepare import Prepare
@@ -80,30 +80,6 @@ def test_a_frozen_eye_stays_as_it_was(glance_folder: Path, adapter_folder: Path)
     assert changed == {"connector.patch", "connector.note", "connector.norm", "connector.gain"}
 
 
-def test_no_member_of_the_panel_learns_from_its_own_fold(
-    eye_folder: Path, phantom_rows: Path, tiny_language: Path
-) -> None:
-    recipe = glance_recipe(eye_folder, phantom_rows, tiny_language)
-    objective = build("objectives", recipe["objective"], data=recipe["data"], seed=0)
-    fold = fold_of(objective.cases[0], 3)
-    objective(objective.collate([0]))["loss"].backward()
-    learned = [any(p.grad is not None for p in member.parameters()) for member in objective.glance.members]
-    assert learned == [number != fold for number in range(3)]
-
-
-def test_what_is_proposed_in_training_comes_from_who_has_not_seen_the_case(
-    glance_folder: Path, phantom_rows: Path, tiny_language: Path
-) -> None:
-    recipe = adapter_recipe(glance_folder, phantom_rows, tiny_language)
-    objective = build("objectives", recipe["objective"], data=recipe["data"], seed=0)
-    case, panel = objective.cases[0], objective.model.vision.glance
-    for number, member in enumerate(panel.members):
-        if number != fold_of(case, 3):
-            torch.nn.init.zeros_(member.choose[-1].weight)
-            torch.nn.init.zeros_(member.choose[-1].bias)
-    assert objective._proposals()[0][0] == objective.proposed[0][0]
-
-
 def test_a_long_question_changes_nothing_for_the_others(
     eye_folder: Path, phantom_rows: Path, tiny_language: Path
 ) -> None:
@@ -111,7 +87,7 @@ def test_a_long_question_changes_nothing_for_the_others(
     objective = build("objectives", recipe["objective"], data=recipe["data"], seed=0)
     objective.eval()
     batch = objective.collate([0, 1])
-    memory = objective.glance.remember(batch["patches"], batch["summary"])
+    memory = objective.glance.remember(batch["plain"])
     alone = objective.choosing.chosen(objective.glance, memory, batch)
     longer = batch["asked"].roll(1, 1).repeat(1, 4)[:1]  # a row four times as long, behind the others
     asked = torch.nn.functional.pad(batch["asked"], (0, longer.shape[1] - batch["asked"].shape[1]), value=-1)
