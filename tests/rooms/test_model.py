@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from dataclasses import replace
@@ -123,6 +124,17 @@ def test_what_the_second_look_proposes_is_told_behind_the_question(model: MedFM)
     end = len(model.prompt.question(model.tokenizer, ""))
     assert len(told) > len(plain)
     assert torch.equal(told[: len(plain) - end], plain[:-end]) and torch.equal(told[-end:], plain[-end:])
+
+
+def test_confidence_is_the_share_of_the_panel_where_it_knows_the_answer(
+    model: MedFM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = picture()
+    memory = model.read(scan).memory
+    ((best, share), *_) = model.candidates(memory, QUESTIONS[:1])[0]
+    for said, expected in ((best, share), ("An answer nobody knows", math.exp(-3.0))):
+        monkeypatch.setattr(MedFM, "answers", lambda *_, said=said, **__: iter([[(said, -3.0)]]))
+        assert ask(model, scan, QUESTIONS[0]).confidence == pytest.approx(expected, rel=1e-4)
 
 
 def test_packed_questions_give_the_loss_of_one_at_a_time(model: MedFM) -> None:
