@@ -78,7 +78,8 @@ class Vision(nn.Module):
             stages = pyramid = self.encoder(x, spacing)
         logits = self.structures(pyramid, spacing)
         patches, summary = self.connector.gather(pyramid, logits), self.structures.summary(logits)
-        plain = [F.adaptive_avg_pool3d(stage, patches.shape[1:4]) for stage in stages[2:]]
+        depth, height, width = patches.shape[1:4]
+        plain = [F.adaptive_avg_pool3d(stage, (depth, height, width)) for stage in stages[2:]]
         return pyramid, logits, Glimpse(patches, summary, torch.cat(plain, 1).permute(0, 2, 3, 4, 1))
 
     def forward(self, x: Tensor, spacing: Tensor) -> Seen:
