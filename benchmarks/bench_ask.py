@@ -50,7 +50,7 @@ def without_cache(model: MedFM, scan: medfm.Scan, question: str) -> str:
     seen = model.vision(prepared.x[None], prepared.spacing[None])
     words, prompt, tokenizer = model.get_input_embeddings(), model.prompt, model.tokenizer
     head, facts = (words(torch.tensor([i])) for i in (prompt.head(tokenizer), prompt.facts(tokenizer, prepared.facts)))
-    asked = model.asked(seen.memory, [question])[0][None]
+    asked = model.asked([question], model.shares(seen.memory, [question]))[0][None]
     stop = [*prompt.stop(tokenizer), tokenizer.eos_token_id]
     options = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": stop, "pad_token_id": tokenizer.eos_token_id}
     said = model.language.generate(

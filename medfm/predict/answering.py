@@ -52,7 +52,7 @@ def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None)
 
 
 def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str, logp: float) -> Answer:
-    confidence = _confidence(model, reading, question, text, logp)
+    confidence = math.exp(logp)
     low = confidence < model.config.abstain
     reason = f"confidence {confidence:.0%} is below the {model.config.abstain:.0%} this model needs" if low else None
     if other := contradiction(scan, text, plane=reading.prepared.plane):
@@ -76,13 +76,6 @@ def _brain(model: MedFM, scan: Scan, reading: Reading) -> bool:
         (named,) = model.candidates(reading.memory, [PART], most=1)
         part = part_of(named[0][0]) if named else None
     return part == "head" and is_brain_volume(scan, "Head")
-
-
-def _confidence(model: MedFM, reading: Reading, question: str, text: str, logp: float) -> float:
-    """The panel's share of an answer it knows: it was taught with what it had not seen, so it doubts where the language
-    model, which repeats it, is sure (calibration error on SLAKE 3 instead of 6 %)."""
-    support = None if model.vision is None else model.support(reading.memory, question, text)
-    return math.exp(logp) if support is None else support
 
 
 def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Box, ...]:

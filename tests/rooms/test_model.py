@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import warnings
 from dataclasses import replace
@@ -120,7 +119,9 @@ def test_a_second_look_depends_on_the_question_and_the_scan(model: MedFM) -> Non
 
 def test_what_the_second_look_proposes_is_told_behind_the_question(model: MedFM) -> None:
     reading = model.encode(model.preparation(picture()))
-    plain, told = model.asked(None, QUESTIONS[:1])[0], model.asked(reading.memory, QUESTIONS[:1])[0]
+    assert reading.memory is not None
+    shares = model.shares(reading.memory, QUESTIONS[:1])
+    plain, told = model.asked(QUESTIONS[:1], None)[0], model.asked(QUESTIONS[:1], shares)[0]
     end = len(model.prompt.question(model.tokenizer, ""))
     assert len(told) > len(plain)
     assert torch.equal(told[: len(plain) - end], plain[:-end]) and torch.equal(told[-end:], plain[-end:])
@@ -130,11 +131,14 @@ def test_confidence_is_the_share_of_the_panel_where_it_knows_the_answer(
     model: MedFM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = picture()
+    plain = ask(model, scan, QUESTIONS[0])
+    monkeypatch.setattr(model.vision, "answers", [*model.vision.answers[1:], plain.text])
     memory = model.read(scan).memory
-    ((best, share), *_) = model.candidates(memory, QUESTIONS[:1])[0]
-    for said, expected in ((best, share), ("An answer nobody knows", math.exp(-3.0))):
-        monkeypatch.setattr(MedFM, "answers", lambda *_, said=said, **__: iter([[(said, -3.0)]]))
-        assert ask(model, scan, QUESTIONS[0]).confidence == pytest.approx(expected, rel=1e-4)
+    assert memory is not None
+    share = float(model.shares(memory, QUESTIONS[:1])[0, -1])
+    assert ask(model, scan, QUESTIONS[0]).confidence == pytest.approx(share, rel=1e-4)
+    monkeypatch.setattr(model.vision, "answers", ["An answer nobody gave"] * len(model.vision.answers))
+    assert ask(model, scan, QUESTIONS[0]).confidence != pytest.approx(share, rel=1e-2)
 
 
 def test_packed_questions_give_the_loss_of_one_at_a_time(model: MedFM) -> None:
