@@ -19,9 +19,9 @@ from medfm.scan.report import Side
 if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
-__all__ = ["describe", "is_brain_volume", "outlined"]
+__all__ = ["MODEL", "describe", "is_brain_volume", "outlined"]
 
-_MODEL = "brain"
+MODEL = "brain"
 _GROUPS = {
     "Cerebrum and cerebellum": (
         "cerebral cortex", "cerebral white matter", "cerebellar cortex", "cerebellar white matter", "brain stem",
@@ -115,11 +115,11 @@ def _ml(size: float) -> str:
 def _model() -> Segmenter:
     from medfm.segmenter import load_segmenter
 
-    return load_segmenter(_MODEL)
+    return load_segmenter(MODEL)
 
 
 @lru_cache(maxsize=1)
 def _errors() -> dict[str, float]:
     """ml that each structure's volume was off on average where the model was measured."""
-    figures = json.loads((assets.adapter_folder(_MODEL) / "metrics.json").read_text(encoding="utf-8"))
+    figures = json.loads((assets.adapter_folder(MODEL) / "metrics.json").read_text(encoding="utf-8"))
     return {name: found["volume_error_ml"]["value"] for name, found in figures["classes"].items()}

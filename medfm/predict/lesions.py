@@ -18,14 +18,15 @@ from medfm.scan.report import Side
 if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
-__all__ = ["BRAIN_LESION", "LOOKED_FOR", "Part", "find_lesions", "finding", "lesion_model", "parts"]
+__all__ = ["BRAIN_LESION", "LESION_MODEL", "LOOKED_FOR", "Part", "find_lesions", "finding", "lesion_model", "parts"]
 
 BRAIN_LESION = "brain lesion"
 LOOKED_FOR = (
     "Only lesions of 5 to 40 mm that are brighter or darker than the brain around them were looked for, by a model "
     "that learned them from painted scans; vessels, skull and all else were not."
 )
-_MODEL, _CANDIDATE = "lesions", 0.3  # probability from which a voxel may belong to a lesion
+LESION_MODEL = "lesions"
+_CANDIDATE = 0.3  # probability from which a voxel may belong to a lesion
 _MOST = 8  # parts of a map that are worth a score; a map of more is noise
 _found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
 
@@ -49,7 +50,7 @@ class Part(NamedTuple):
 def lesion_model() -> Segmenter | None:
     """The adapter "lesions", shipped or one's own, if there is one."""
     names = {folder.name for folder in (*assets.shipped_adapters(), *assets.own_adapters())}
-    return _loaded() if _MODEL in names else None
+    return _loaded() if LESION_MODEL in names else None
 
 
 def find_lesions(scan: Scan) -> list[Finding]:
@@ -124,4 +125,4 @@ def _extent(mask: Mask) -> float:
 def _loaded() -> Segmenter:
     from medfm.segmenter import load_segmenter
 
-    return load_segmenter(_MODEL)
+    return load_segmenter(LESION_MODEL)

@@ -16,7 +16,7 @@ from medfm.language.wording import read, write
 from medfm.predict import brain
 from medfm.predict.compare import compare
 from medfm.predict.evidence import KINDS, Candidate, Look, look
-from medfm.predict.lesions import BRAIN_LESION, LOOKED_FOR, find_lesions
+from medfm.predict.lesions import BRAIN_LESION, LESION_MODEL, LOOKED_FOR, find_lesions
 from medfm.predict.registering import register
 from medfm.scan import Alignment, Finding, Report, Scan, Section, Sentence
 
@@ -94,10 +94,12 @@ def write_up(
     asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
     draft = _with_head(compose(seen, limits, asked=asked), outlines)
     comparison = None if prior is None else _comparison(model, draft, seen, scan, prior, limits, plane)
+    searched = any(c.finding.finding == BRAIN_LESION for c in seen.candidates)
+    wrote = [model.name, *([brain.MODEL] if outlines else []), *([LESION_MODEL] if searched else [])]
     return replace(
         draft, technique=_technique(seen, scan, model.config.abstain, draft.technique), comparison=comparison,
         context={name: text for name, text in told.items() if text}, model=f"medfm with {model.config.language}",
-        adapter=model.name, version=version("medfm"), scan=scan.content_hash,
+        adapter=", ".join(wrote), version=version("medfm"), scan=scan.content_hash,
     )  # fmt: skip
 
 
