@@ -46,6 +46,8 @@ class HybridEncoder(nn.Module):
         self, *, width: int = 384, depth: int = 2, heads: int = 8, drop_path: float = 0.1, levels: int = 5
     ) -> None:  # fmt: skip
         super().__init__()
+        if not 1 <= levels <= len(_TAPS):
+            raise ShapeError(f"found levels {levels}, expected 1 to {len(_TAPS)}")
         if width % (6 * heads):
             raise ShapeError(f"width {width} must be divisible by 6 x heads = {6 * heads} (three axes of positions)")
         self.stem = nn.Sequential(SameConv(3, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32, eps=1e-3, momentum=0.01))

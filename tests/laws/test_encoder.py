@@ -100,3 +100,17 @@ def test_depth_mix_starts_as_identity() -> None:
 def test_wrong_shapes_say_what_is_expected(encoder: HybridEncoder, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="expected"):
         encoder(torch.rand(shape))
+
+
+def test_stages_are_what_the_levels_are_made_of(encoder: HybridEncoder) -> None:
+    x, spacing = torch.rand(1, 3, 2, 64, 64), torch.ones(1, 3)
+    stages = encoder.convolve(x, spacing)
+    assert [stage.shape[1] for stage in stages] == list(encoder.stage_channels)
+    for a, b in zip(encoder.pyramid(stages, spacing), encoder(x, spacing), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("levels", [0, 6])
+def test_an_encoder_of_no_or_too_many_levels_is_refused(levels: int) -> None:
+    with pytest.raises(ShapeError, match="expected 1 to 5"):
+        HybridEncoder(levels=levels)
