@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Classifier(Stored):
         encoder: a node of configs. head: one too, of `ClassifyHead` ("classify", the default) or `BagHead`.
         labels: names of the classes.
         prepare: fields of `GridPrepare`.
+        flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself; those are asked, too.
         temperature: what logits are divided by, fitted on scans that no weight was trained on (Guo et al. 2017).
         points: label -> {"sensitive", "specific"}: probabilities from which the label is called present, chosen on the
             same scans for a sensitivity and for a specificity asked for (Gulshan et al., JAMA 2016).
@@ -38,13 +40,13 @@ class Classifier(Stored):
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
-        temperature: float = 1.0, points: dict[str, dict[str, float]] | None = None,
+        flips: str = "", temperature: float = 1.0, points: dict[str, dict[str, float]] | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
-            "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "temperature": temperature,
-            "points": points or {}, "about": about or {},
+            "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "flips": flips,
+            "temperature": temperature, "points": points or {}, "about": about or {},
         }  # fmt: skip
         self.labels = list(labels)
         self.preparation = GridPrepare.from_dict(prepare)
@@ -60,11 +62,17 @@ class Classifier(Stored):
         logits: Tensor = self.head(self.encoder(x, spacing))
         return logits
 
+    def mirrored(self, x: Tensor, spacing: Tensor) -> Tensor:
+        """As `forward`, the mean over x and its mirror images along `flips`."""
+        axes, names = {"D": 2, "H": 3, "W": 4}, self.settings["flips"]
+        mirrors = [chosen for count in range(len(names) + 1) for chosen in combinations(names, count)]
+        return torch.stack([self(x.flip([axes[a] for a in chosen]), spacing) for chosen in mirrors]).mean(0)
+
     @torch.inference_mode()
     def probabilities(self, grid: Grid) -> Tensor:
         """(K,): calibrated probabilities of the classes."""
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
-        return (self(grid.numbers()[None], spacing)[0] / self.settings["temperature"]).softmax(0)
+        return (self.mirrored(grid.numbers()[None], spacing)[0] / self.settings["temperature"]).softmax(0)
 
     def heat(self, grid: Grid, label: str) -> Tensor:
         """(D, H, W), 0 to 1: Grad-CAM of a label (Selvaraju et al., ICCV 2017; MONAI's) on the finest pooled level; of

@@ -53,8 +53,9 @@ class Classification(nn.Module):
         if prepare.get("intensity") == "range":
             about |= told_of_colour(self.cases)
         self.network = Classifier(
-            encoder=model["encoder"], head=model.get("head", {}), labels=labels, prepare=prepare, about=about
-        )
+            encoder=model["encoder"], head=model.get("head", {}), labels=labels, prepare=prepare, flips=flips,
+            about=about,
+        )  # fmt: skip
         self.patch = (patch[0], patch[1], patch[2])
         self.degrees, self.zoom, self.shift, self.flips, self.vary = degrees, zoom, shift, flips, vary
         self.smooth, self.asked = smooth, (sensitivity, specificity)
@@ -101,7 +102,7 @@ class Classification(nn.Module):
     def evaluate(self) -> dict[str, float]:
         """AUC, mean of the classes ("score"), and balanced accuracy on the scans to choose by; fits temperature and
         operating points on them."""
-        logits = torch.cat([self.network(c.x[None].float(), c.spacing[None]) for c in self.tuning])
+        logits = torch.cat([self.network.mirrored(c.x[None].float(), c.spacing[None]) for c in self.tuning])
         truth = torch.tensor([case.label for case in self.tuning])
         temperature = best_temperature(logits, truth)
         p = (logits / temperature).softmax(1)

@@ -53,6 +53,14 @@ def test_it_knows_what_it_learned_on_pictures_it_never_saw(trained: Path, pictur
     assert len((tmp_path / "cases.jsonl").read_text().splitlines()) == 12
 
 
+def test_a_mirrored_scan_gets_the_same_answer_where_mirror_images_are_alike(trained: Path) -> None:
+    model, x, spacing = load_classifier(trained), torch.rand(1, 3, 1, 48, 48), torch.ones(1, 3)
+    assert not torch.allclose(model.mirrored(x, spacing), model.mirrored(x.flip(3), spacing), atol=1e-4)
+    model.settings["flips"] = "HW"
+    torch.testing.assert_close(model.mirrored(x, spacing), model.mirrored(x.flip(3, 4), spacing))
+    torch.testing.assert_close(model.mirrored(x, spacing), model.mirrored(x.flip(4), spacing))
+
+
 def test_saved_averaged_and_explained(trained: Path, pictures: Path, tmp_path: Path) -> None:
     model = load_classifier(trained)
     model.save(tmp_path)
