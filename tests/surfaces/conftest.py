@@ -108,10 +108,13 @@ def _outline(model: FakeModel, scan: Any, structures: list[str], *, plane: str |
 
 @pytest.fixture
 def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`."""
+    """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`; nothing prompted is there."""
+    from medfm.assistant import task_models
     from medfm.predict.marking import enclose, grow  # no model in them: the real ones
+    from medfm.predict.prompting import outline_marked
 
     model = FakeModel()
+    monkeypatch.setattr(task_models, "prompter", lambda: None)
 
     def load(name_or_path: str = "default") -> FakeModel:
         model.name = name_or_path
@@ -121,7 +124,7 @@ def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
         "model": {"load": load},
         "predict": {
             "ask": _answer, "ask_many": _ask_many, "stream": _stream, "report": _report, "enclose": enclose,
-            "grow": grow,
+            "grow": grow, "outline_marked": outline_marked,
         },
         "predict.outlining": {"outline": _outline},
     }.items():  # fmt: skip

@@ -201,6 +201,29 @@ def test_what_is_clicked_on_is_outlined(visit: Any, shot: Any, ct: Path) -> None
     assert page.errors == []
 
 
+def test_the_shipped_model_outlines_the_kidney_that_is_clicked_on(
+    visit: Any, shot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medfm.assistant import task_models
+    from medfm.prompter import load_prompter
+
+    monkeypatch.setattr(task_models, "prompter", lambda: load_prompter("prompt"))
+    page = visit()
+    page.get_by_role("button", name="Demo: abdomen MR").click()
+    page.locator("img.mf-picture").wait_for()
+    page.get_by_role("button", name="mark", exact=True).click()
+    box = page.locator(".mf-pane").bounding_box()
+    scale = min(box["width"] / 350, box["height"] / 217)  # the slice is 350 x 217 mm, a kidney on either side
+    page.mouse.click(box["x"] + box["width"] / 2 + 59 * scale, box["y"] + box["height"] / 2 + 52 * scale)
+    page.locator(".mf-answer.mf-done").wait_for()
+    said = page.locator(".mf-answer").inner_text()
+    assert "Outlined by the model prompt" in said
+    assert 3 < float(re.search(r"Marked region · ([\d.]+) ml", said)[1]) < 7, "4.7 ml of it are in this slice"
+    page.locator(".mf-answer .mf-chip").click()
+    shot(page, "17-prompted")
+    assert page.errors == []
+
+
 def test_a_draft_is_edited_and_saved(visit: Any, shot: Any, ct: Path) -> None:
     page = visit()
     page.get_by_role("tab", name="Report").click()
