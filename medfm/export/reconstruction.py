@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medfm.image.display import grey_range, slice_picture
-from medfm.scan import Scan
 
 if TYPE_CHECKING:
-    from medfm.scan import Reconstructed
+    from medfm.scan import Reconstructed, Scan
 
 __all__ = ["save_reconstruction"]
 
@@ -49,6 +49,6 @@ def _overview(parts: dict[str, Scan], path: Path) -> None:
             shown = np.abs(values) / top
         else:
             shown = (values - low) / (high - low)
-        grey = Scan.from_array((np.clip(shown[0], 0, 1) * 255).astype(np.uint8), spacing=scan.spacing)
-        row.append(slice_picture(grey, grey.data.shape[1] // 2, size=480))
+        grey = replace(scan, data=(np.clip(shown[:1], 0, 1) * 255).astype(np.uint8), units="")
+        row.append(slice_picture(grey, grey.slices()[0].shape[1] // 2, size=480))
     Image.fromarray(np.concatenate(row, 1)).save(path)
