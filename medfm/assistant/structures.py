@@ -155,7 +155,7 @@ def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | Non
     half = len(box or ()) // 2
     corners = (box[:half], box[half:]) if box else None
     mask, model = None, prompter()
-    if model is not None:
+    if model is not None and not (point and _air(scan, point)):
         mask = predict.outline_marked(model, scan, box=corners, point=point)
         turn.text = f"Outlined by the model {model.name}" + (
             ", followed through the slices as far as it holds together." if scan.data.shape[1] > 1 else "."
@@ -179,6 +179,13 @@ def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | Non
         return
     turn.evidence = items_of(scan, [mask], first=len(talk.masks))
     talk.masks.append(("current", mask))
+
+
+def _air(scan: Scan, point: list[float]) -> bool:
+    """Lung or gas in CT: it stands out by itself, and the model has seen little of it in HU."""
+    from medfm.predict.marking import index_of
+
+    return scan.units == "HU" and float(scan.data[(0, *index_of(scan, point))]) < -300
 
 
 def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | None:

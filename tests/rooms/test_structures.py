@@ -87,6 +87,17 @@ def test_a_model_of_smaller_fields_of_view_is_not_used(rule: Rule, monkeypatch: 
     assert "none of what this model can point at" in said(talk, "measure", structure="ball").text
 
 
+def test_a_click_in_air_of_ct_is_told_by_brightness_and_elsewhere_by_the_model(rule: Rule) -> None:
+    bright = balls()
+    values = np.where(bright.data[0] > 150, -800, np.where(bright.data[0] > 50, 200, 40)).astype(np.int16)
+    scan = Scan.from_array(values, affine=AFFINE, modality="CT", units="HU")
+    talk = Conversation("test")
+    talk.open(scan)
+    lung, bone = ((scan.affine @ (column, 20, 10, 1))[:3].tolist() for column in (12, 34))
+    assert "like brightness" in said(talk, "segment", point=lung).text
+    assert "by the model rule" in said(talk, "segment", point=bone).text
+
+
 @pytest.mark.parametrize("across", [0, 1, 2])
 def test_what_is_marked_in_any_plane_is_outlined_whole(rule: Rule, across: int) -> None:
     scan = balls()
