@@ -45,13 +45,16 @@ class SegmentLoss(nn.Module):
             of sum p + sum g. batch: taken over the whole batch rather than sample by sample (nnU-Net's batch Dice).
         entropy: of the cross-entropy. focal: of the focal loss with exponent `gamma` (Lin et al. 2017).
         boundary: of the Hausdorff loss by distance transforms (Karimi & Salcudean 2019), slow: it runs on each class.
-        background: whether Dice counts the background as a class.
+        background: whether Dice counts the background as a class. absent: whether Dice wants a class empty that no
+            voxel of the batch is of. Of small things that most images lack it then teaches little else, and they are
+            never found; without it the cross-entropy alone keeps such a class empty.
         weights: of the classes in the cross-entropy, background first; none: all alike.
     """
 
     def __init__(
         self, *, dice: float = 1.0, squared: bool = False, batch: bool = True, entropy: float = 1.0, focal: float = 0.0,
-        gamma: float = 2.0, boundary: float = 0.0, background: bool = False, weights: Sequence[float] | None = None,
+        gamma: float = 2.0, boundary: float = 0.0, background: bool = False, absent: bool = True,
+        weights: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss
 
@@ -63,7 +66,7 @@ class SegmentLoss(nn.Module):
         terms = [
             (dice, DiceLoss(
                 include_background=background, softmax=True, to_onehot_y=True, squared_pred=squared, batch=batch,
-                smooth_nr=1.0, smooth_dr=1.0,
+                smooth_nr=float(absent), smooth_dr=1.0,
             )),
             (focal, FocalLoss(to_onehot_y=True, use_softmax=True, gamma=gamma)),
             (boundary, HausdorffDTLoss(softmax=True, to_onehot_y=True)),

@@ -17,7 +17,7 @@ from medfm.config import load_recipe
 from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.segment import compare_masks, evaluate_segment
-from medfm.losses import deep_loss
+from medfm.losses import SegmentLoss, deep_loss
 from medfm.nn.tiles import label_tiles, starts
 from medfm.predict.segmenting import asymmetry
 from medfm.scan import Scan
@@ -203,3 +203,11 @@ def test_the_largest_part_is_kept() -> None:
 def test_asymmetry_is_told_of_pairs_in_percent_of_their_mean() -> None:
     found = asymmetry({"left ball": 3.0, "right ball": 1.0, "core": 5.0, "left cube": 0.0, "right cube": 0.0})
     assert found == {"ball": 100.0}
+
+
+def test_dice_leaves_classes_alone_that_no_voxel_is_of_where_it_is_told_to() -> None:
+    target = torch.zeros(1, 4, 4, 4, dtype=torch.int64)
+    for absent in (True, False):
+        logits = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)
+        SegmentLoss(entropy=0.0, absent=absent)(logits, target).backward()
+        assert logits.grad is not None and bool(logits.grad.any()) == absent
