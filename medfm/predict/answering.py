@@ -81,7 +81,7 @@ def _brain(model: MedFM, scan: Scan, reading: Reading) -> bool:
 def _evidence(model: MedFM, scan: Scan, reading: Reading, text: str) -> tuple[Box, ...]:
     """Boxes of the structures that the question or the answer names and the eye found; of a film only of diseases,
     since nobody has drawn organs on films for the eye to learn from."""
-    if model.vision is None:  # somebody else's model
+    if model.vision is None or scan.modality == "PHOTO":  # somebody else's model, or a kind that ours was not taught
         return ()
     words = set(re.findall(r"[a-z]+", text.lower()))
     words |= {w[:-1] for w in words if w.endswith("s")}

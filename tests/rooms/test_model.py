@@ -214,6 +214,7 @@ def test_evidence_is_a_box_around_what_is_named(model: MedFM, monkeypatch: pytes
     assert ask(model, scan, "What is the modality?").evidence == ()
     film = replace(scan, modality="CR")  # whose organs nobody has drawn for the eye to learn from
     assert ask(model, film, "Is there a disk?").evidence == ()
+    assert ask(model, replace(scan, modality="PHOTO"), "Is there a disk?").evidence == ()
 
 
 def test_low_confidence_abstains_and_says_why(model: MedFM, monkeypatch: pytest.MonkeyPatch) -> None:
