@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfm import config
-from medfm.grid import Grid, GridPrepare
+from medfm.grid import Grid, GridPrepare, mirrors
 from medfm.heads.bag import BagHead
 from medfm.heads.classify import ClassifyHead
 from medfm.stored import Stored, load_stored, shipped
@@ -64,9 +63,7 @@ class Classifier(Stored):
 
     def mirrored(self, x: Tensor, spacing: Tensor) -> Tensor:
         """As `forward`, the mean over x and its mirror images along `flips`."""
-        axes, names = {"D": 2, "H": 3, "W": 4}, self.settings["flips"]
-        mirrors = [chosen for count in range(len(names) + 1) for chosen in combinations(names, count)]
-        return torch.stack([self(x.flip([axes[a] for a in chosen]), spacing) for chosen in mirrors]).mean(0)
+        return torch.stack([self(x.flip(axes), spacing) for axes in mirrors(self.settings["flips"])]).mean(0)
 
     @torch.inference_mode()
     def probabilities(self, grid: Grid) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from medfm.scan import Scan
 
-__all__ = ["Grid", "GridPrepare", "resample", "resample_labels"]
+__all__ = ["Grid", "GridPrepare", "mirrors", "resample", "resample_labels"]
 
 Three = tuple[float, float, float]
 
@@ -135,6 +136,12 @@ class Grid:
             x = x.expand(3, -1, -1, -1) if kind.channels == 3 else x.mean(0, keepdim=True)
         x = (x - self.low) / (self.high - self.low)
         return x if kind.intensity in ("zscore", "ct") else x.clamp_(0, 1)
+
+
+def mirrors(names: str) -> list[list[int]]:
+    """Axes of (B, C, D, H, W) to flip for each mirror image along the axes `names`, say "HW"; the first has none."""
+    axes = ["DHW".index(name) + 2 for name in names]
+    return [list(chosen) for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
 
 def resample(array: NDArray, shape: tuple[int, int, int]) -> NDArray:

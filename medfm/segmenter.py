@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from medfm import assets, config
 from medfm.errors import AdapterMismatch, ConfigError, ScanError
-from medfm.grid import Grid, GridPrepare
+from medfm.grid import Grid, GridPrepare, mirrors
 from medfm.nn.atlas import Atlas
 from medfm.nn.tiles import Part, label_tiles
 from medfm.stored import Stored, load_stored, shipped
@@ -152,20 +151,18 @@ class Segmenter(Stored):
     def _probabilities(self, grid: Grid, part: Part, flip: bool) -> Tensor:
         """(1 + K, d, h, w) of a part of `grid`, of this network alone."""
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
-        names = self.flips if flip else ""
-        mirrors = [axes for count in range(len(names) + 1) for axes in combinations(names, count)]
+        images = mirrors(self.flips if flip else "")
         x = grid.numbers(part)[None]
         if self.places:
             x = torch.cat([x, places(grid.shape, grid.spacing, part)[None]], 1)
         sizes = x.shape[2:]
         x = F.pad(x, self._margin(sizes), mode="replicate")
         total: Tensor | None = None
-        for mirror in mirrors:
-            axes = ["DHW".index(name) + 2 for name in mirror]
+        for axes in images:
             p = self(x.flip(axes), spacing)[0].flip(axes).softmax(1)
             total = p if total is None else total.add_(p)
         assert total is not None
-        return total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(mirrors)
+        return total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(images)
 
     def _margin(self, sizes: Sequence[int]) -> list[int]:
         """What small scans lack: normalisation needs more than one voxel at the coarsest level."""

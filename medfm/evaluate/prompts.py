@@ -47,12 +47,7 @@ def evaluate_prompts(
         DataError: no such data, nothing of `least` pixels in it, or nobody was held out.
     """
     found = find_pairs(data, labels=labels, by_number=True)
-    pairs = found.pairs
-    if held_out:
-        held = set(model.settings["about"].get("held out", []))
-        pairs = [p for p in pairs if p.patient in held]
-        if not pairs:
-            raise DataError(f"none of the {len(found.pairs)} scans is of a patient held out of the model's training")
+    pairs = found.held_out(model.settings["about"]) if held_out else found.pairs
     records = list(_marked(model, pairs[:limit], found.labels, least, np.random.default_rng(seed)))
     if not records:
         raise DataError(f"{found.name}: no label has {least} pixels in any slice; give --least")

@@ -40,12 +40,7 @@ def evaluate_segment(
     names = list(found.labels.values())
     if not set(names) & set(model.labels):
         raise DataError(f"the model knows {model.labels}, the data {names}: no class in common; give --labels")
-    pairs = found.pairs
-    if held_out:
-        held = set(model.settings["about"].get("held out", []))
-        pairs = [p for p in pairs if p.patient in held]
-        if not pairs:
-            raise DataError(f"none of the {len(found.pairs)} scans is of a patient held out of the model's training")
+    pairs = found.held_out(model.settings["about"]) if held_out else found.pairs
     chosen = LabelledScans(found.name, pairs[:limit], found.labels)
     records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance))
     about = {"name": model.name, "flip": flip, "held_out_only": held_out}
