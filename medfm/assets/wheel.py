@@ -105,10 +105,12 @@ def _copy(source: IO[bytes], target: IO[bytes] | None) -> str:
 
 
 def _size(folder: Path) -> int:
+    """Bytes below `folder` while pip makes, moves and removes files and folders there."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # pip moves its files while they are counted
-            continue
+    for parent, _, names in os.walk(folder):  # passes over folders that vanish, where Path.rglob raises
+        for name in names:
+            try:
+                total += (Path(parent) / name).stat().st_size
+            except FileNotFoundError:
+                continue
     return total

