@@ -166,14 +166,15 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
 
         return open_demo
 
-    entry.upload.upload(upload, [entry.upload, entry.role], shown, api_name="open").then(
+    seen: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": shown[1]}  # not on six parts of the page
+    entry.upload.upload(upload, [entry.upload, entry.role], shown, api_name="open", **seen).then(
         lambda: None, None, entry.upload, api_name=False, show_progress="hidden"
     )
-    entry.series.input(series, [entry.series, entry.role], shown, api_name="series")
+    entry.series.input(series, [entry.series, entry.role], shown, api_name="series", **seen)
     for button, name in zip(entry.demos, DEMOS, strict=True):
-        button.click(demo(name), entry.role, shown, api_name=False)
+        button.click(demo(name), entry.role, shown, api_name=False, **seen)
     if entry.path is not None:
-        entry.path.submit(folder, [entry.path, entry.role], shown, api_name="folder")
+        entry.path.submit(folder, [entry.path, entry.role], shown, api_name="folder", **seen)
 
 
 def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role: str, keep: bool = False) -> Shown:

@@ -1,4 +1,5 @@
 // The viewer: one or two panes (current, prior), the tools for what is in them, keys, and the way to evidence.
+import { prepare } from "./canvas.js";
 import { button, follow, h } from "./dom.js";
 import { takeDrops } from "./drop.js";
 import { PicturePane } from "./picture.js";
@@ -12,6 +13,7 @@ export function mount({ element, props, watch, trigger }) {
   follow({ props, watch }, (value) => viewer.update(value ?? {}));
   onShow((item) => viewer.show(item));
   takeDrops(viewer.stage);
+  prepare(element.appendChild(h("div", { class: "mf-parked" })));
   element.medfm = viewer; // for tests: what is on the screen is asked here
 }
 
@@ -45,12 +47,19 @@ class Viewer {
     this.line.textContent = "";
   }
 
-  async update(value) {
-    const before = this.value;
+  // One after another: masks that come while their scan is still loading wait for it.
+  update(value) {
     this.value = value;
-    const same = ["current", "prior"].every((which) => before[which]?.url === value[which]?.url);
+    this.drawing = (this.drawing ?? Promise.resolve()).then(() => this.value === value && this.apply(value));
+  }
+
+  async apply(value) {
+    const same = ["current", "prior"].every((which) => this.drawn?.[which]?.url === value[which]?.url);
+    this.drawn = value;
     if (!same) await this.open(value);
-    for (const pane of Object.values(this.panes)) pane.overlays?.((value.masks ?? []).filter((m) => m.which === pane.which));
+    for (const pane of Object.values(this.panes)) {
+      await pane.overlays((value.masks ?? []).filter((m) => m.which === pane.which)).catch((error) => { this.line.textContent = `The overlay cannot be drawn (${error.message}).`; });
+    }
     this.drawTools();
   }
 
@@ -59,7 +68,6 @@ class Viewer {
     for (const pane of Object.values(this.panes)) pane.close();
     this.panes = {};
     if (!value.current) return this.empty();
-    const opening = value.current.url;
     this.stage.replaceChildren();
     this.stage.classList.toggle("mf-two", Boolean(value.prior));
     for (const which of ["current", "prior"]) {
@@ -80,7 +88,6 @@ class Viewer {
       } catch (error) {
         loading.textContent = `This scan cannot be drawn here (${error.message}). Questions about it still work.`;
       }
-      if (this.value.current?.url !== opening) return; // another scan came meanwhile
     }
     const { current, prior } = this.panes;
     if (current.sync && prior?.sync) current.sync(prior);

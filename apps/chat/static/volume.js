@@ -1,5 +1,6 @@
 // A volume in NiiVue: planes, 3D, windows, crosshair in mm and HU, masks, boxes in the patient's space.
-import { DRAG_MODE, MULTIPLANAR_TYPE, Niivue, SHOW_RENDER, SLICE_TYPE } from "./niivue/index.js";
+import { DRAG_MODE, SLICE_TYPE } from "./niivue/index.js";
+import { take } from "./canvas.js";
 import { round } from "./dom.js";
 import { Marks } from "./marks.js";
 
@@ -26,9 +27,7 @@ export class VolumePane {
   onmark = () => {};
 
   constructor(host, about, which) {
-    Object.assign(this, { about, which, box: null, masks: [], layout: about.layout });
-    this.canvas = document.createElement("canvas");
-    host.append(this.canvas);
+    Object.assign(this, { host, about, which, box: null, masks: [], layout: about.layout });
     this.marks = new Marks(host);
     this.window = about.hu ? "soft tissue" : null;
     // before NiiVue sees it: while something is being marked the crosshair stays where it is
@@ -46,18 +45,12 @@ export class VolumePane {
   }
 
   async load() {
-    const nv = (this.nv = new Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.25, 0.85, 1, 0.65], crosshairWidth: 0.6, crosshairGap: 8, fontColor: [0.9, 0.9, 0.9, 1],
-      fontMinPx: 19, isOrientationTextVisible: true, isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true,
-      dragAndDropEnabled: false, multiplanarShowRender: SHOW_RENDER.ALWAYS, multiplanarLayout: MULTIPLANAR_TYPE.GRID,
-      show3Dcrosshair: true, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", loadingText: "",
-      measureLineColor: [0.2, 0.85, 1, 1], measureTextColor: [1, 1, 1, 1], measureTextHeight: 0.06, isResizeCanvas: true, logLevel: "error",
-    }));
+    const nv = (this.nv = await take(this.host));
+    this.canvas = nv.canvas;
     nv.onLocationChange = (location) => this.moved(location);
-    await nv.attachToCanvas(this.canvas, false);
+    this.setLayout(this.layout);
     const [cal_min, cal_max] = this.range(this.window); // given here, for a change afterwards draws everything again
     await nv.loadVolumes([{ url: this.about.url, name: "scan.nii", colormap: "gray", cal_min, cal_max }]);
-    this.setLayout(this.layout);
     this.go(this.about.middle);
     const tick = () => { if (this.nv) { this.drawMarks(); requestAnimationFrame(tick); } };
     tick();
@@ -112,7 +105,7 @@ export class VolumePane {
     event.stopPropagation();
     if (!event.type.startsWith("pointer")) return;
     if (event.type === "pointerdown") {
-      this.canvas.parentElement.setPointerCapture(event.pointerId);
+      this.host.setPointerCapture(event.pointerId);
       const tile = this.tileAt(event);
       this.from = tile && { tile, mm: this.mmAt(event, tile) };
       return;
