@@ -15,7 +15,7 @@ os.environ["GRADIO_RUN_HISTORY"] = "False"
 
 import gradio as gr
 from chat_models import Models
-from chat_page import build
+from chat_page import DEMOS, build
 from chat_parts import Parts
 from chat_server import app_arguments
 from chat_sessions import Sessions
@@ -61,8 +61,15 @@ def launch(
             raise MedfmError(f"the page cannot be served on {host}:{port} ({error}); try another --port") from error
         print(f"medfm is at {address} (Ctrl-C stops it)", file=sys.stderr)
         parts.models.get(adapter)
+        threading.Thread(target=warm, daemon=True).start()
         threading.Thread(target=sweep, args=(sessions,), daemon=True).start()
         page.block_thread()
+
+
+def warm() -> None:
+    """Load the libraries that read scans, so that the first upload does not wait for them."""
+    for name in DEMOS.values():
+        medfm.Scan.read(Path(__file__).parent / "demo" / name)
 
 
 def sweep(sessions: Sessions, *, every: float = 60) -> None:

@@ -46,7 +46,7 @@ def build(parts: Parts) -> gr.Blocks:
             with gr.Column(scale=6, min_width=460, elem_id="mf-left"):
                 entry, facts, viewer = _left(parts)
             with gr.Column(scale=4, min_width=340, elem_id="mf-right"):
-                talking = _right(parts)
+                talking = _right(parts, viewer)
         shown = [facts, viewer, talking.talk, entry.series, entry.role, talking.report]
         _opening(parts, entry, shown)
         _asking(parts, talking, viewer)
@@ -106,7 +106,7 @@ def _left(parts: Parts) -> tuple[Entry, gr.HTML, gr.HTML]:
     return Entry(upload, role, series, demos, path), facts, viewer
 
 
-def _right(parts: Parts) -> Talking:
+def _right(parts: Parts, viewer: gr.HTML) -> Talking:
     names = parts.adapters or [parts.adapter]
     with gr.Tabs(elem_id="mf-tabs"):
         with gr.Tab("Ask", elem_id="mf-tab-ask"):
@@ -122,7 +122,7 @@ def _right(parts: Parts) -> Talking:
                 stop = gr.Button("Stop", scale=1, min_width=60)
         with gr.Tab("Report", elem_id="mf-tab-report"):
             adapter = gr.Dropdown(names, value=parts.adapter, label="Model", visible=len(names) > 1, render=False)
-            report = report_part(parts, drawn, adapter, talk)
+            report = report_part(parts, drawn, adapter, talk, viewer)
     adapter.render()
     return Talking(talk, question, send, stop, adapter, report)
 
@@ -132,12 +132,12 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
 
     def upload(files: list[str] | None, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
-        session.take([str(file) for file in files or []], prior=_is_prior(session, role))
+        session.take([str(file) for file in files or []])
         return show(parts, session, lambda: parts.intake.read_files(session.files), role=role)
 
     def folder(path: str, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
-        session.take([], prior=_is_prior(session, role))
+        session.take([])
         session.path = path
         return show(parts, session, lambda: parts.intake.read_path(path), role=role)
 
@@ -160,7 +160,7 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
         def open_demo(role: str, request: gr.Request) -> Shown:
             path = Path(__file__).parent / "demo" / DEMOS[name]
             session = parts.session(request)
-            session.take([], prior=_is_prior(session, role))
+            session.take([])
             session.source = path
             return show(parts, session, lambda: medfm.Scan.read(path), role=role)
 
@@ -198,11 +198,11 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
     if refused is not None:
         series = gr.update(choices=choices, value=None, visible=True) if choices else gr.update()
         return {"facts": [], "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
-    session.talk.open(scan, prior=prior)
     if not prior:
+        session.begin()
         session.opened()
+    session.talk.open(scan, prior=prior)
     session.views = {**(session.views if prior else {}), which: view}
-    session.masks = [] if not prior else session.masks
     facts = facts_of(scan, view)
     if prior:
         assert session.talk.current is not None
@@ -266,18 +266,19 @@ def _busy(session: Session) -> bool:
 
 def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, Any, Any]]:
     """The conversation as it grows, the viewer once there are new masks, the report once there is a new draft."""
-    turns = session.talk.turns
+    talk, stopped = session.talk, session.stopped
+    turns = talk.turns
     if not turns or turns[-1].role != "person":
         return
     asked, call = turns[-1].text, session.marked
     session.marked = None
-    session.stopped.clear()
-    if session.talk.current is None:
+    stopped.clear()
+    if talk.current is None:
         turns.append(Turn("medfm", "Open a scan first.", state="failed"))
         yield talk_of(session), gr.skip(), gr.skip()
         return
     loading = parts.models.get(adapter)
-    while not loading.done() and not session.stopped.is_set():
+    while not loading.done() and not stopped.is_set():
         turns_now = talk_of(session)
         turns_now["turns"].append(Turn("medfm", "The model is still loading ...", state="waiting").to_dict())
         yield turns_now, gr.skip(), gr.skip()
@@ -286,24 +287,23 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
         turns.append(failed(loading.exception() if loading.done() else None))
         yield talk_of(session), gr.skip(), gr.skip()
         return
-    model, masks, prior, before = loading.result(), len(session.masks), session.talk.prior, None
-    talk = session.talk
+    model, prior, before = loading.result(), talk.prior, None
     run = (lambda: talk.reply(asked, model)) if call is None else (lambda: talk.run(call, model, known=TOOLS))
     ticket = parts.desk.submit(session, run)
-    while not ticket.done():
+    while not ticket.done() and session.talk is talk:
         now = talk_of(session, waiting=parts.desk.ahead(ticket))
         if now != before:
             yield now, gr.skip(), gr.skip()
         before = now
         wait([ticket], timeout=0.1)
+    if session.talk is not talk:  # another scan was opened, or the tab was closed
+        return
     if (error := ticket.exception()) is not None:
         turns.append(failed(error))
-    changed = len(session.talk.masks) != masks
-    if session.talk.prior is not None and session.talk.prior is not prior:
-        session.views["prior"], changed = view_of(session, session.talk.prior, "prior"), True
-        session.masks = [mask for mask in session.masks if mask["which"] == "current"]
-    told = drafted(session.talk) if session.talk.turns[-1].tool == "report" else gr.skip()
-    yield talk_of(session), viewer_of(session) if changed else gr.skip(), told
+    if talk.prior is not None and talk.prior is not prior:
+        session.views["prior"] = view_of(session, talk.prior, "prior")
+    told = drafted(talk) if turns[-1].tool == "report" else gr.skip()
+    yield talk_of(session), viewer_of(session), told
 
 
 def _progress(parts: Parts) -> Callable[[], Iterator[dict[str, str]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from chat_parts import Parts
 from chat_sessions import Session
-from chat_views import failed, talk_of
+from chat_views import failed, talk_of, viewer_of
 
 from medfm.assistant import TOOLS, Call
 from medfm.assistant.drafts import decide, drafted, written
@@ -18,7 +18,7 @@ from medfm.assistant.intake import sources
 from medfm.errors import MedfmError
 
 
-def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -> gr.HTML:
+def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML, viewer: gr.HTML) -> gr.HTML:
     """The tab Report and its events; returns what shows the draft."""
     with gr.Row(elem_id="mf-draft"):
         indication = gr.Textbox(
@@ -40,12 +40,12 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
 
     def draft(
         name: str, why: str, history: str | None, labs: str | None, prior: str | None, request: gr.Request
-    ) -> Iterator[tuple[Any, Any]]:
+    ) -> Iterator[tuple[Any, Any, Any]]:
         session = parts.session(request)
         told = {"indication": why, "history": history, "labs": labs, "prior": prior}  # None: never touched
         for now in drafting(parts, session, name, told):
-            yield now, gr.skip()
-        yield gr.skip(), talk_of(session)
+            yield now, gr.skip(), gr.skip()
+        yield gr.skip(), talk_of(session), viewer_of(session)
 
     def on_decide(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
         session = parts.session(request)
@@ -67,8 +67,8 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
 
     more: dict[str, Any] = {"api_name": False, "concurrency_limit": None, "show_progress": "hidden"}
     given = [adapter, indication, *more_context]
-    button.click(draft, given, [shown, talk], **more)
-    indication.submit(draft, given, [shown, talk], **more)
+    button.click(draft, given, [shown, talk, viewer], **{**more, "api_name": "draft"})
+    indication.submit(draft, given, [shown, talk, viewer], **more)
     shown.decide(on_decide, None, shown, **quick)
     shown.take(on_take, None, shown, **{**more, "queue": True})
     return shown
@@ -76,34 +76,38 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML) -
 
 def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str | None]) -> Iterator[dict[str, Any]]:
     """The draft, with a word on what is being waited for. told: what the tool `report` may know beside the scan."""
-    if session.talk.current is None:
-        yield {**drafted(session.talk), "error": "Open a scan first."}
+    talk = session.talk
+    if talk.current is None:
+        yield {**drafted(talk), "error": "Open a scan first."}
         return
     loading = parts.models.get(adapter)
     while not loading.done():
         yield {"busy": "The model is still loading ..."}
         wait([loading], timeout=1)
     if (error := loading.exception()) is not None:
-        yield {**drafted(session.talk), "error": str(error)}
+        yield {**drafted(talk), "error": str(error)}
         return
-    if session.talk.turns and session.talk.turns[-1].state == "running":
-        yield {**drafted(session.talk), "error": "A question is being answered; draft when it is done."}
+    if talk.turns and talk.turns[-1].state == "running":
+        yield {**drafted(talk), "error": "A question is being answered; draft when it is done."}
         return
     call = Call("report", {name: words for name, text in told.items() if (words := (text or "").strip())})
-    ticket = parts.desk.submit(session, lambda: session.talk.run(call, loading.result(), known=TOOLS))
+    ticket = parts.desk.submit(session, lambda: talk.run(call, loading.result(), known=TOOLS))
     before = None
-    while not ticket.done():
+    while not ticket.done() and session.talk is talk:
         ahead = parts.desk.ahead(ticket)
         now = f"In line: {ahead} requests of others first." if ahead else "Reading the scan and drafting ..."
         if now != before:
             yield {"busy": now}
         before = now
         wait([ticket], timeout=0.1)
-    turn = session.talk.turns[-1] if session.talk.turns else None
+    if session.talk is not talk:  # another scan was opened: its report, not this one
+        yield drafted(session.talk)
+        return
+    turn = talk.turns[-1] if talk.turns else None
     refused = turn.text if turn is not None and turn.state == "failed" else None
     if (unforeseen := ticket.exception()) is not None:
         refused = failed(unforeseen).text
-    yield {**drafted(session.talk), "error": refused}
+    yield {**drafted(talk), "error": refused}
 
 
 def attempt(session: Session, act: Any) -> dict[str, Any]:

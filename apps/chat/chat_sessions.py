@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +31,49 @@ class Session:
         self.series: str | None = None  # UID of the one that was chosen
         self.origin: tuple[list[str | Path], str | None] = ([], None)  # files and UID of the current scan, for exports
         self.views: dict[str, dict[str, Any]] = {}
-        self.masks: list[dict[str, Any]] = []
+        self.masks: list[tuple[Any, dict[str, Any]]] = []  # those on the screen, and how the viewer gets them
+        self.numbers = count()  # of their files: a name is never used twice
         self.marked: Call | None = None  # what was pointed at in the viewer and waits for its answer
         self.stopped = threading.Event()
+        self.taken: Path | None = None  # folder of the last upload
+        self.home: Path | None = None  # folder of the upload that is the current scan
         self.seen = time.monotonic()
 
-    def take(self, files: list[str], *, prior: bool = False) -> None:
-        """Move an upload into the session's folder, where it ends with the session; the one before it goes."""
-        folder = self.folder / ("prior" if prior else "upload")
-        for old in (folder, *([] if prior else [self.folder / "source"])):
-            shutil.rmtree(old, ignore_errors=True)
+    def take(self, files: list[str]) -> None:
+        """Move an upload into the session's folder, where it ends with the session. The one before it goes, unless it
+        is the scan that is open: what comes now may be refused, and exports refer to those files."""
+        if self.taken is not None and self.taken != self.home:
+            shutil.rmtree(self.taken, ignore_errors=True)
+        self.taken = self.folder / f"upload-{next(self.numbers)}"
         self.files, self.path, self.source, self.series = [], None, None, None
         for number, file in enumerate(files):
-            target = folder / str(number) / Path(file).name
+            target = self.taken / str(number) / Path(file).name
             target.parent.mkdir(parents=True)
             shutil.move(file, target)
             self.files.append(str(target))
 
     def opened(self) -> None:
         """What was taken last has become the current scan."""
+        for old in (self.home, self.folder / "source"):
+            if old is not None and old != self.taken:
+                shutil.rmtree(old, ignore_errors=True)
+        self.home = self.taken
         self.origin = ([self.source or self.path or ""] if self.source or self.path else [*self.files]), self.series
+
+    def begin(self) -> None:
+        """A new conversation. What still runs for the one before stops, and keeps its results to itself."""
+        self.stopped.set()
+        before, self.stopped = self.talk, threading.Event()
+        self.talk = Conversation(before.name, audit=before.audit)
+        self.talk.user = before.user
+        self.masks, self.marked = [], None
 
     def close(self) -> None:
         """Delete its files and forget its conversation."""
-        self.stopped.set()
+        old = self.talk
+        self.begin()
+        old.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.talk.close()
 
 
 class Sessions:
@@ -115,14 +133,16 @@ class Desk:
     def submit(self, session: Session, turns: Callable[[], Iterator[Turn]]) -> Future[None]:
         """Run a conversation's turns to their end, or until the session is stopped."""
 
+        stopped = session.stopped
+
         def work() -> None:
             running = turns()
             for _ in running:
-                if session.stopped.is_set():
+                if stopped.is_set():
                     running.close()  # type: ignore[attr-defined]
                     break
 
-        session.stopped.clear()
+        stopped.clear()
         with self._lock:
             self._line = [ticket for ticket in self._line if not ticket.done()]
             ticket = self._worker.submit(work)

@@ -11,6 +11,7 @@ from chat_sessions import Session
 
 import medfm
 from medfm.assistant import Call, Turn
+from medfm.assistant.evidence import Which
 from medfm.assistant.suggestions import suggestions
 from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError
@@ -86,22 +87,29 @@ def facts_of(scan: medfm.Scan, view: dict[str, Any]) -> dict[str, Any]:
 
 def viewer_of(session: Session) -> dict[str, Any]:
     """What is on the screen."""
-    talk = session.talk
-    for number in range(len(session.masks), len(talk.masks)):
-        which, mask = talk.masks[number]
-        scan = talk.scan_of(which)
-        flat = session.views[which]["kind"] == "picture" and scan is not None
-        name = f"mask-{number}.{'png' if flat else 'nii'}"
-        if flat:
-            _layer(scan, mask, session.folder / name)
-        else:
-            medfm.Scan.from_array(mask.array, affine=mask.affine).write(session.folder / name)
-        labels = [mask.labels.get(value, str(value)) for value in range(1, int(mask.array.max(initial=1)) + 1)]
-        session.masks.append({"which": which, "url": f"medfm/view/{session.token}/{name}", "labels": labels})
-    return {**session.views, "masks": session.masks}
+    known = {id(mask): shown for mask, shown in session.masks}  # held there, so that no other mask gets its id
+    shown: list[tuple[Any, dict[str, Any]]] = []
+    for which, mask in session.talk.masks:
+        colours = sum(len(one["labels"]) for _, one in shown)
+        shown.append((mask, known.get(id(mask)) or _overlay(session, which, mask, first=colours)))
+    session.masks = shown
+    return {**session.views, "masks": [one for _, one in shown]}
 
 
-def _layer(scan: medfm.Scan, mask: medfm.scan.Mask, path: Path) -> None:
+def _overlay(session: Session, which: Which, mask: medfm.scan.Mask, *, first: int) -> dict[str, Any]:
+    """Write a mask where the viewer can fetch it. first: the number of its first colour."""
+    scan, number = session.talk.scan_of(which), next(session.numbers)
+    labels = [mask.labels.get(value, str(value)) for value in range(1, int(mask.array.max(initial=1)) + 1)]
+    flat = session.views[which]["kind"] == "picture" and scan is not None
+    name = f"mask-{number}.{'png' if flat else 'nii'}"
+    if flat:
+        _layer(scan, mask, session.folder / name, first=first)
+    else:
+        medfm.Scan.from_array(mask.array, affine=mask.affine).write(session.folder / name)
+    return {"which": which, "url": f"medfm/view/{session.token}/{name}", "labels": labels, "first": first}
+
+
+def _layer(scan: medfm.Scan, mask: medfm.scan.Mask, path: Path, *, first: int) -> None:
     """A mask of a picture in colours, transparent where there is nothing."""
     from PIL import Image
 
@@ -110,7 +118,7 @@ def _layer(scan: medfm.Scan, mask: medfm.scan.Mask, path: Path) -> None:
         values, _ = display(values, scan.spacing, scan.best_plane or "axial")
     colours = np.zeros((256, 4), np.uint8)
     for value in range(1, 256):
-        colours[value] = (*COLOURS[(value - 1) % len(COLOURS)], 255)
+        colours[value] = (*COLOURS[(first + value - 1) % len(COLOURS)], 255)
     Image.fromarray(colours[values[0, 0]]).save(path)
 
 

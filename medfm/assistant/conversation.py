@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from medfm.assistant.audit import Audit
 from medfm.assistant.evidence import Item, Which
 from medfm.assistant.routing import Call, route
@@ -76,6 +78,14 @@ class Conversation:
         """The same prior scan on another grid; its masks no longer lie on it."""
         self.prior = scan
         self.masks = [(which, mask) for which, mask in self.masks if which == "current"]
+
+    def keep(self, mask: Mask, which: Which = "current") -> int:
+        """Put a mask on the table and return its number; what is there already, because it was asked before, stays."""
+        for number, (where, old) in enumerate(self.masks):
+            if where == which and old.labels == mask.labels and np.array_equal(old.array, mask.array):
+                return number
+        self.masks.append((which, mask))
+        return len(self.masks) - 1
 
     def close(self) -> None:
         """Forget everything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,15 +38,16 @@ class Item:
         return vars(self)
 
 
-def items_of(scan: Scan, evidence: Iterable[Box | Mask], *, which: Which = "current", first: int = 0) -> list[Item]:
-    """Items for the evidence of an answer; its masks are numbered from `first` in the conversation's list."""
+def items_of(
+    scan: Scan, evidence: Iterable[Box | Mask], *, keep: Callable[[Mask], int], which: Which = "current"
+) -> list[Item]:
+    """Items for the evidence of an answer; `keep` puts a mask into the conversation's list and returns its number."""
     from medfm.scan import Mask
 
     found: list[Item] = []
     for item in evidence:
         if isinstance(item, Mask):
-            found += mask_items(item, first, which=which, measured=scan.spacing_known)
-            first += 1
+            found += mask_items(item, keep(item), which=which, measured=scan.spacing_known)
         else:
             found.append(box_item(scan, item, which=which))
     return found

@@ -34,8 +34,7 @@ def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
         if mask is None:
             _unseen(turn, structure)
             return
-        turn.evidence = items_of(scan, [mask], first=len(talk.masks))
-        talk.masks.append(("current", mask))
+        turn.evidence = items_of(scan, [mask], keep=talk.keep)
         turn.text = "\n".join(f"{item.label}: {item.number}" for item in turn.evidence)
         turn.text += f"\nBy the outline of the model {found.name}; see whether it fits."
         return
@@ -113,10 +112,9 @@ def segment(
     if mask is None:
         _unseen(turn, structure)
         return
-    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
+    turn.evidence = items_of(scan, [mask], keep=talk.keep)
     if found is None:
         turn.evidence = [replace(item, number=f"roughly {item.number}") for item in turn.evidence]
-    talk.masks.append(("current", mask))
 
 
 def _compared(talk: Conversation, found: Segmenter, turn: Turn, structure: str) -> Iterator[None]:
@@ -131,9 +129,7 @@ def _compared(talk: Conversation, found: Segmenter, turn: Turn, structure: str) 
         yield
         if mask is None:
             continue
-        index = len(talk.masks)
-        talk.masks.append((which, mask))
-        turn.evidence += mask_items(mask, index, which=which, measured=scan.spacing_known)
+        turn.evidence += mask_items(mask, talk.keep(mask, which), which=which, measured=scan.spacing_known)
         ml.update({about["name"]: about["ml"] for about in mask.to_dict()["labels"].values() if about["voxels"]})
     known = all(scan is not None and scan.spacing_known for scan in (talk.current, talk.prior))
     both = [name for name in sizes["current"] if name in sizes["prior"]]
@@ -177,8 +173,7 @@ def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | Non
         other = "" if box else " Drag a box around it instead."
         turn.decline(f"What you marked does not stand out from what is around it.{other}")
         return
-    turn.evidence = items_of(scan, [mask], first=len(talk.masks))
-    talk.masks.append(("current", mask))
+    turn.evidence = items_of(scan, [mask], keep=talk.keep)
 
 
 def _air(scan: Scan, point: list[float]) -> bool:

@@ -47,7 +47,6 @@ class Tool:
 def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Iterator[None]:
     """Answer in words, streamed."""
     from medfm import predict
-    from medfm.scan import Mask
 
     scan = talk.opened
     pieces = predict.stream(model, scan, question)
@@ -65,8 +64,7 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
     elif {"left", "right"} & set(answer.text.lower().replace(",", " ").split()):
         # the data sets that models learn from mean the picture's sides as often as the patient's
         turn.note = "Left and right in this answer may be those of the picture, not of the patient; see the image."
-    turn.evidence = items_of(scan, answer.evidence, first=len(talk.masks))
-    talk.masks += [("current", item) for item in answer.evidence if isinstance(item, Mask)]
+    turn.evidence = items_of(scan, answer.evidence, keep=talk.keep)
 
 
 def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
@@ -170,10 +168,10 @@ def report(
         prior=prior or talk.prior,
     )  # fmt: skip
     said = list(talk.report.sentences())
-    known = {id(mask) for _, mask in talk.masks}
     lesions = [f for sentence in said if not sentence.abstained for f in sentence.findings if f.finding != "in view"]
     drawn = {id(item): item for found in lesions for item in found.evidence if isinstance(item, Mask)}
-    talk.masks += [("current", mask) for key, mask in drawn.items() if key not in known]  # all structures would hide it
+    for mask in drawn.values():  # all structures would hide it
+        talk.keep(mask)
     declined = sum(sentence.abstained for sentence in said)
     turn.text = f"A draft of {len(said)} sentences is under Report" + (
         f"; {declined} of them are guesses that the model does not stand by." if declined else "."

@@ -272,6 +272,59 @@ def test_a_draft_is_decided_on_and_taken_along(chat: Any, tmp_path: Path) -> Non
     assert answer.headers["content-disposition"].startswith("attachment")
 
 
+def test_the_same_request_again_does_not_lay_its_mask_twice(chat: Any, volume: Path) -> None:
+    session = chat.parts.sessions.get(("browser", "tab"))
+    chat.page.show(chat.parts, session, lambda: medfm.Scan.read(volume), role="current")
+    turns = [ask(chat, session, request) for request in ("segment the liver", "segment the heart", "segment the liver")]
+    assert [turn["evidence"][0]["mask"] for turn in turns] == [0, 1, 0]
+    shown = chat.page.viewer_of(session)["masks"]
+    assert [(mask["labels"], mask["first"]) for mask in shown] == [(["Liver"], 0), (["Heart"], 1)]
+
+
+def test_another_prior_takes_the_masks_of_the_one_before_away(chat: Any, volume: Path) -> None:
+    session = chat.parts.sessions.get(("browser", "tab"))
+    scan = medfm.Scan.read(volume)
+    for role in ("current", "prior"):
+        chat.page.show(chat.parts, session, lambda: scan, role=role)
+    mask = medfm.scan.Mask((scan.data[0] > 0).astype(np.uint8), scan.affine, {1: "Liver"})
+    session.talk.keep(mask, "prior")
+    assert [one["which"] for one in chat.page.viewer_of(session)["masks"]] == ["prior"]
+    _, viewer, *_ = chat.page.show(chat.parts, session, lambda: scan, role="prior")
+    assert viewer["masks"] == []
+
+
+def test_masks_of_a_draft_reach_the_viewer(chat: Any, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab = Tab(chat.address)
+    tab.open(volume)
+    session = session_of(chat)
+    scan = session.talk.current
+    session.talk.keep(medfm.scan.Mask((scan.data[0] > 0).astype(np.uint8), scan.affine, {1: "Lesion"}))
+    *_, viewer = tab.client.predict("fake", "", "", "", "", api_name="/draft")
+    assert [mask["labels"] for mask in viewer["masks"]] == [["Lesion"]]
+
+
+def test_an_answer_about_the_scan_before_does_not_reach_the_next_one(chat: Any, volume: Path, pictures: Path) -> None:
+    session = chat.parts.sessions.get(("browser", "tab"))
+    chat.page.show(chat.parts, session, lambda: medfm.Scan.read(volume), role="current")
+    session.talk.turns.append(chat.page.Turn("person", "slow question of many words"))
+    replies = chat.page.reply(chat.parts, session, "fake")
+    next(replies)
+    chat.page.show(chat.parts, session, lambda: medfm.Scan.read(pictures / "dark.png"), role="current")
+    assert list(replies) == []
+    assert session.talk.turns == [] and session.talk.masks == []
+    assert ask(chat, session, BRIGHT)["text"] == "No", "the old question is still in the way"
+
+
+def test_a_refused_upload_leaves_the_files_of_the_open_scan(chat: Any, volume: Path, pictures: Path) -> None:
+    tab = Tab(chat.address)
+    tab.open(volume)
+    session = session_of(chat)
+    tab.open(pictures / "broken.png")
+    assert Path(session.origin[0][0]).is_file(), "exports refer to it"
+    tab.open(pictures / "bright.png")
+    assert [path.name for path in session.folder.rglob("*.*") if path.parent != session.folder] == ["bright.png"]
+
+
 def test_nothing_is_looked_up_outside(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = socket.getaddrinfo

@@ -198,7 +198,7 @@ export class VolumePane {
       await this.nv.addVolumesFromUrl([{ url: mask.url, name: "mask.nii", opacity: this.opacity }]);
       const volume = this.nv.volumes[this.nv.volumes.length - 1];
       const labels = ["", ...mask.labels];
-      const colour = (channel) => labels.map((_, i) => (i ? COLOURS[(i - 1) % COLOURS.length][channel] : 0));
+      const colour = (channel) => labels.map((_, i) => (i ? COLOURS[(mask.first + i - 1) % COLOURS.length][channel] : 0));
       volume.setColormapLabel({ R: colour(0), G: colour(1), B: colour(2), A: labels.map((_, i) => (i ? 255 : 0)), I: labels.map((_, i) => i), labels });
     }
     this.setOpacity(this.opacity);
