@@ -47,7 +47,8 @@ class SegmentLoss(nn.Module):
         boundary: of the Hausdorff loss by distance transforms (Karimi & Salcudean 2019), slow: it runs on each class.
         background: whether Dice counts the background as a class. absent: whether Dice wants a class empty that no
             voxel of the batch is of. Of small things that most images lack it then teaches little else, and they are
-            never found; without it the cross-entropy alone keeps such a class empty.
+            never found; without it Dice is the mean over the classes that are there, and the cross-entropy alone keeps
+            the others empty.
         weights: of the classes in the cross-entropy, background first; none: all alike.
     """
 
@@ -61,12 +62,13 @@ class SegmentLoss(nn.Module):
         super().__init__()
         self.classes: Tensor | None
         self.entropy, self.terms = entropy, nn.ModuleList()
+        self.first, self.batch = 0 if background else 1, batch
         self.register_buffer("classes", None if weights is None else torch.tensor(weights), persistent=False)
         self.weights: list[float] = []
         terms = [
             (dice, DiceLoss(
                 include_background=background, softmax=True, to_onehot_y=True, squared_pred=squared, batch=batch,
-                smooth_nr=float(absent), smooth_dr=1.0,
+                smooth_nr=float(absent), smooth_dr=1.0, reduction="mean" if absent else "none",
             )),
             (focal, FocalLoss(to_onehot_y=True, use_softmax=True, gamma=gamma)),
             (boundary, HausdorffDTLoss(softmax=True, to_onehot_y=True)),
@@ -84,8 +86,15 @@ class SegmentLoss(nn.Module):
         if logits.shape[2] == 1:  # a flat volume is a picture to MONAI's losses
             logits, target = logits[:, :, 0], target[:, 0]
         for weight, term in zip(self.weights, self.terms, strict=True):
-            total = total + weight * term(logits, target[:, None])
+            value = term(logits, target[:, None])
+            total = total + weight * (value if value.ndim == 0 else self._of_present(value, target, logits.shape[1]))
         return total
+
+    def _of_present(self, dice: Tensor, target: Tensor, classes: int) -> Tensor:
+        """The mean of dice (classes, 1, ...), or (B, classes, 1, ...) sample by sample, over classes that are there."""
+        each = torch.stack([(target == value).flatten(1).any(1) for value in range(self.first, classes)], 1)
+        there = each.any(0) if self.batch else each
+        return (dice.view(there.shape) * there).sum() / there.sum().clamp(min=1)
 
 
 def deep_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: list[Tensor], target: Tensor) -> Tensor:

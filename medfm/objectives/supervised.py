@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Supervised(nn.Module):
         loss: arguments of `SegmentLoss`.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). vary: strength of the changes of
             intensity, 0 for none.
+        largest: labels of one connected part, of which the model keeps the largest it finds.
         checked: held-out scans looked at after a pass.
     """
 
@@ -39,13 +41,13 @@ class Supervised(nn.Module):
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float = 15.0, zoom: float = 0.15, flips: str = "",
-        vary: float = 1.0, checked: int = 12, seed: int = 0,
+        vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cases, self.held, names = both_volumes(data, GridPrepare.from_dict(prepare), seed=seed)
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
-            flips=flips, about=told_of_split(data, self.cases, self.held),
+            flips=flips, largest=largest, about=told_of_split(data, self.cases, self.held),
         )  # fmt: skip
         if start := model.get("start"):
             self.network.load_state_dict(load_segmenter(start).state_dict())

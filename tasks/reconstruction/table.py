@@ -10,9 +10,10 @@ blocks of slices, SSIM, CPU seconds; direct and classical are of the same slices
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from medfm.evaluate.markdown import interval, metrics, minutes, print_table
 
 HEAD = (
     "network", "slices", "parameters", "minutes", "s a slice", "PSNR", "SSIM", "direct", "best classical",
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("figures", nargs="+")
     parser.add_argument("--runs", type=Path)
     given = parser.parse_args()
-    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+    rows = []
     for words in given.figures:
         whole, _, ablation = words.partition("=")
         m = metrics(Path(whole))
@@ -36,24 +37,8 @@ def main() -> None:
             interval(m["network"]["ssim"], digits=3), both(m["start"]), both(m.get("classical")),
             interval(metrics(Path(ablation))["network"]["psnr"], digits=2) if ablation else "",
         ]  # fmt: skip
-        print(f"| {' | '.join(cells)} |")
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    return read
-
-
-def minutes(runs: Path | None, name: str) -> str:
-    """What a training took, as its last checkpoint says."""
-    if runs is None or not (file := runs / name / "checkpoint" / "progress.json").exists():
-        return ""
-    return f"{json.loads(file.read_text())['spent'] / 60:.1f}"
-
-
-def interval(figure: dict[str, float], *, digits: int) -> str:
-    low, high = figure["low"], figure["high"]
-    return f"{figure['value']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        rows.append(cells)
+    print_table(HEAD, rows)
 
 
 def both(part: dict[str, Any] | None) -> str:

@@ -211,3 +211,15 @@ def test_dice_leaves_classes_alone_that_no_voxel_is_of_where_it_is_told_to() -> 
         logits = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)
         SegmentLoss(entropy=0.0, absent=absent)(logits, target).backward()
         assert logits.grad is not None and bool(logits.grad.any()) == absent
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_dice_of_what_is_there_does_not_shrink_with_the_classes_that_are_not(batch: bool) -> None:
+    target = torch.ones(2, 1, 4, 4, dtype=torch.long)
+    losses = []
+    for classes in (2, 30):
+        logits = torch.full((2, classes, 1, 4, 4), -20.0)
+        logits[:, 0] = 0
+        losses.append(float(SegmentLoss(entropy=0.0, absent=False, batch=batch)(logits, target)))
+    assert losses == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert float(SegmentLoss(entropy=0.0, absent=True, batch=batch)(logits, target)) < 0.1
