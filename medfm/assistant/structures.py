@@ -191,7 +191,7 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     """
     from medfm.assistant.task_models import segmenters_for
 
-    models = segmenters_for(structure) if structure else []
+    models = segmenters_for(structure, scan) if structure else []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
     models = [one for one in models if not one.too_small(sides)]
     fields = [(one, _field(one, scan)) for one in models]

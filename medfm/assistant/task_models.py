@@ -28,12 +28,12 @@ def talkers() -> list[str]:
     return sorted(folder.name for folder, about in _folders() if "language" in about)
 
 
-def segmenters_for(structure: str) -> list[Segmenter]:
-    """The models trained to outline `structure`, a name of theirs or of one of their labels."""
+def segmenters_for(structure: str, scan: Scan) -> list[Segmenter]:
+    """The models trained to outline `structure` in such scans, a name of theirs or of one of their labels."""
     wanted = _words(structure)
     return [
         _segmenter(str(folder)) for folder, about in _folders()
-        if about.get("kind") == "segment" and wanted
+        if about.get("kind") == "segment" and wanted and _reads(about, scan)
         and any(wanted <= _words(name) for name in (folder.name, *about["labels"]))
     ]  # fmt: skip
 

@@ -73,7 +73,7 @@ def _yaml_header(text: str) -> dict[str, Any]:
 
 _HEADLINES = {
     "segment": "Dice", "detect": "AP50", "classify": "balanced accuracy", "register": "Dice after",
-    "prompt": "Dice of boxes",
+    "prompt": "Dice of boxes", "vessels": "area under the curve",
 }  # fmt: skip
 
 

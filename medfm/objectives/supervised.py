@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medfm.data.batches import Batches
-from medfm.data.patients import told_of_split
+from medfm.data.patients import told_of_colour, told_of_split
 from medfm.data.volumes import VolumeCase, both_volumes
 from medfm.grid import Grid, GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
@@ -47,7 +47,9 @@ class Supervised(nn.Module):
         self.cases, self.held, names = both_volumes(data, GridPrepare.from_dict(prepare), seed=seed)
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
-            flips=flips, largest=largest, about=told_of_split(data, self.cases, self.held),
+            flips=flips, largest=largest,
+            about=told_of_split(data, self.cases, self.held)
+            | (told_of_colour(self.cases) if prepare.get("intensity") != "windows" else {}),
         )  # fmt: skip
         if start := model.get("start"):
             self.network.load_state_dict(load_segmenter(start).state_dict())

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
 import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc
@@ -42,7 +42,7 @@ def main() -> None:
         second = Scan.read(pair.label.with_name(pair.label.name.replace("1st", "2nd"))).data[0, 0] > 0
         filtered = frangi(picture[1])
         figures = {
-            "auc": area(vessel[seen], truth[seen]),
+            "overall": area(vessel[seen], truth[seen]),
             "auc, Frangi": area(filtered[seen], truth[seen]),
             "dice": dice(vessel > 0.5, truth),
             "dice, second observer": dice(second, truth),
@@ -51,7 +51,7 @@ def main() -> None:
             rows.setdefault(name, []).append(value)
     people = [pair.patient for pair in pairs]
     metrics = {
-        "format": "medfm.vessel-metrics",
+        "format": "medfm.vessels-metrics",
         "version": 1,
         "data": {"name": found.name, "pictures": len(pairs), "people": len(set(people))},
         **{name: bootstrap_interval(values, people).as_dict() for name, values in rows.items()},
@@ -63,11 +63,11 @@ def main() -> None:
 
 def frangi(green: NDArray[np.uint8]) -> NDArray[np.float32]:
     """How much each pixel (H, W) looks like a dark line of 1 to 7 pixels' deviation, the best of four scales."""
-    image, best = sitk.GetImageFromArray(green.astype(np.float32)), np.zeros(green.shape, np.float32)
+    image, best = SimpleITK.GetImageFromArray(green.astype(np.float32)), np.zeros(green.shape, np.float32)
     for sigma in (1, 3, 5, 7):
-        smooth = sitk.SmoothingRecursiveGaussian(image, sigma)
-        line = sitk.ObjectnessMeasure(smooth, objectDimension=1, brightObject=False)
-        best = np.maximum(best, sigma**2 * sitk.GetArrayFromImage(line))
+        smooth = SimpleITK.SmoothingRecursiveGaussian(image, sigma)
+        line = SimpleITK.ObjectnessMeasure(smooth, objectDimension=1, brightObject=False)
+        best = np.maximum(best, sigma**2 * SimpleITK.GetArrayFromImage(line))
     return best
 
 

@@ -56,7 +56,7 @@ class Rule:
 @pytest.fixture
 def rule(monkeypatch: pytest.MonkeyPatch) -> Rule:
     model = Rule()
-    monkeypatch.setattr(task_models, "segmenters_for", lambda name: [model] if "ball" in name else [])
+    monkeypatch.setattr(task_models, "segmenters_for", lambda name, scan: [model] if "ball" in name else [])
     monkeypatch.setattr(task_models, "prompter", lambda: model)
     return model
 
@@ -143,3 +143,16 @@ def test_suggestions_fit_the_scan_and_the_models_that_are_there(monkeypatch: pyt
     assert "Find all organs" in suggestions(talk) and "Classify this picture" not in suggestions(talk)
     talk.open(balls())
     assert not any("Find all" in text for text in suggestions(talk))
+
+
+def test_outlines_of_photographs_are_not_asked_of_grey_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = [
+        (SimpleNamespace(name=name), {"kind": "segment", "labels": ["vessel"], "about": about})
+        for name, about in (("retina", {"colour": True}), ("angiography", {"colour": False}), ("old", {}))
+    ]
+    monkeypatch.setattr(task_models, "_folders", lambda: trained)
+    monkeypatch.setattr(task_models, "_segmenter", lambda folder: folder)
+    colours = Scan.from_array(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8), modality="PHOTO")
+    named = [str(folder) for folder, _ in trained]
+    assert task_models.segmenters_for("vessels", colours) == [named[0], named[2]]
+    assert task_models.segmenters_for("vessels", balls()) == named[1:]
