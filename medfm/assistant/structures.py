@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["compare", "measure", "segment"]
 
 _TILES = 24
+_AIRY = (
+    "No model is behind this outline. Lung without air (collapsed, filled, a mass) and its thinnest edges are missing."
+)
 
 
 def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
@@ -37,6 +40,10 @@ def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
         turn.evidence = items_of(scan, [mask], keep=talk.keep)
         turn.text = "\n".join(f"{item.label}: {item.number}" for item in turn.evidence)
         turn.text += f"\nBy the outline of the model {found.name}; see whether it fits."
+        return
+    if (mask := _lungs(structure, scan)) is not None:
+        turn.evidence, turn.note = items_of(scan, [mask], keep=talk.keep), _AIRY
+        turn.text = "\n".join(f"{item.label}: {item.number} of air and vessels" for item in turn.evidence)
         return
     names = _structures(model, structure)
     for name in names:
@@ -102,6 +109,8 @@ def segment(
     if found is not None:
         mask = _outlined(found, scan, structure)
         turn.text = f"Outlined by the model {found.name}."
+    elif (mask := _lungs(structure, scan)) is not None:
+        turn.text, turn.note = "Told by its air, below -400 HU.", _AIRY
     else:
         names = _structures(model, structure)
         mask = outline(model, scan, names)
@@ -113,7 +122,7 @@ def segment(
         _unseen(turn, structure)
         return
     turn.evidence = items_of(scan, [mask], keep=talk.keep)
-    if found is None:
+    if found is None and turn.note is None:
         turn.evidence = [replace(item, number=f"roughly {item.number}") for item in turn.evidence]
 
 
@@ -141,6 +150,16 @@ def _compared(talk: Conversation, found: Segmenter, turn: Turn, structure: str) 
         return
     lines = [f"{name}: {growth(sizes['current'][name], sizes['prior'][name])}" for name in both]
     turn.text = "\n".join([*lines, f"By the outlines of the model {found.name} in both scans; see whether they fit."])
+
+
+def _lungs(structure: str, scan: Scan) -> Mask | None:
+    """The lungs of a CT by their air, or the one that is asked for; None for another structure or scan."""
+    from medfm import predict
+    from medfm.assistant.task_models import labels_for
+
+    if not set(structure.lower().split()) & {"lung", "lungs"} or (mask := predict.lungs(scan)) is None:
+        return None
+    return _only(mask, labels_for(structure, list(mask.labels.values())))
 
 
 def _marked(talk: Conversation, turn: Turn, scan: Scan, point: list[float] | None, box: list[float] | None) -> None:
@@ -211,7 +230,11 @@ def _outlined(model: Segmenter, scan: Scan, structure: str) -> Mask | None:
     from medfm.assistant.task_models import labels_for
 
     mask = predict.segment(model, scan)
-    wanted = set(labels_for(structure, model.labels)) or set(model.labels)
+    return _only(mask, labels_for(structure, model.labels) or model.labels)
+
+
+def _only(mask: Mask, wanted: Sequence[str]) -> Mask | None:
+    """A mask without its other labels; None where nothing is left."""
     kept = [value for value, name in mask.labels.items() if name in wanted]
     only: Any = replace(
         mask, array=np.where(np.isin(mask.array, kept), mask.array, np.uint8(0)),
@@ -261,7 +284,7 @@ def _field(model: Segmenter, scan: Scan) -> list[float]:
 
 def _unseen(turn: Turn, structure: str) -> None:
     turn.text = ""
-    turn.decline(f"The model does not see the {structure.lower()} in this scan.")
+    turn.decline(f"The model does not see the {structure.lower()} in this scan. Press mark and drag a box around it.")
 
 
 def _in_words(extent: list[tuple[str, float, str]]) -> str:

@@ -1,5 +1,6 @@
 """The verbs: what a person wants of a scan, and what comes back. One module a verb."""
 
+from medfm.predict.airspace import lungs
 from medfm.predict.answering import ask, ask_many, stream
 from medfm.predict.classifying import classify, explain
 from medfm.predict.compare import growth
@@ -25,6 +26,7 @@ __all__ = [
     "grow",
     "growth",
     "likeness",
+    "lungs",
     "outline",
     "outline_marked",
     "reconstruct",

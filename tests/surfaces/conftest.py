@@ -110,6 +110,7 @@ def _outline(model: FakeModel, scan: Any, structures: list[str], *, plane: str |
 def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`; nothing prompted is there."""
     from medfm.assistant import task_models
+    from medfm.predict.airspace import lungs
     from medfm.predict.marking import enclose, grow  # no model in them: the real ones
     from medfm.predict.prompting import outline_marked
 
@@ -124,7 +125,7 @@ def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
         "model": {"load": load},
         "predict": {
             "ask": _answer, "ask_many": _ask_many, "stream": _stream, "report": _report, "enclose": enclose,
-            "grow": grow, "outline_marked": outline_marked,
+            "grow": grow, "lungs": lungs, "outline_marked": outline_marked,
         },
         "predict.outlining": {"outline": _outline},
     }.items():  # fmt: skip

@@ -1,0 +1,75 @@
+"""Lungs by their air: both sides by name, without the windpipe, the air around the patient and gas of the bowel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medfm.assistant import TOOLS, Call, Conversation
+from medfm.predict import lungs
+from medfm.scan import Mask, Scan
+
+
+def chest(*, flipped: bool = False, joined: bool = False) -> tuple[Scan, np.ndarray]:
+    """A CT at 4 x 4 x 5 mm and its true lungs: 1 left, 2 right, larger; `flipped`: columns run the other way."""
+    d, h, w = np.mgrid[:48, :64, :80]
+    values = np.full(d.shape, -1000, np.int16)
+    values[((w - 40) / 36) ** 2 + ((h - 32) / 28) ** 2 < 1] = 30
+    true = np.zeros(d.shape, np.uint8)
+    for value, column, width in ((1, 22, 10), (2, 58, 12)):  # with x growing to the patient's right
+        true[((w - column) / width) ** 2 + ((h - 32) / 18) ** 2 + ((d - 24) / 18) ** 2 < 1] = value
+    values[true > 0] = -850
+    values[(w - 58) ** 2 + (h - 32) ** 2 < 4] = 20  # a vessel through the right one
+    tube = ((w - 40) ** 2 + (h - 32) ** 2 < 5) & (d > 24)  # the windpipe, and a bronchus from lung to lung
+    values[tube | ((h == 32) & (d == 25) & (abs(w - 40) < 14) if joined else tube)] = -990
+    values[(w - 40) ** 2 + (h - 20) ** 2 + (d - 4) ** 2 < 9] = -950  # gas
+    affine = np.diag([4.0, 4.0, 5.0, 1.0])
+    if flipped:
+        values, true = values[..., ::-1].copy(), true[..., ::-1].copy()
+        affine[0] = [-4.0, 0, 0, 79 * 4.0]
+    shown = Scan.from_array(true, affine=affine, modality="CT")  # turned as the scan is
+    return Scan.from_array(values, affine=affine, modality="CT", units="HU"), shown.data[0]
+
+
+def overlap(mask: Mask, true: np.ndarray, value: int) -> float:
+    one, two = mask.array == value, true == value
+    return 2 * (one & two).sum() / (one.sum() + two.sum())
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("joined", [False, True])
+def test_each_lung_is_found_on_its_side(flipped: bool, joined: bool) -> None:
+    scan, true = chest(flipped=flipped, joined=joined)
+    mask = lungs(scan)
+    assert mask is not None and mask.labels == {1: "Left Lung", 2: "Right Lung"}
+    assert min(overlap(mask, true, value) for value in mask.labels) > 0.95
+    outside = (mask.array > 0) & (true == 0)
+    assert outside.sum() < 20, "windpipe or gas was taken for lung"
+
+
+def test_one_lung_alone_knows_its_side() -> None:
+    scan, true = chest()
+    scan.data[0][true == 2] = 30
+    mask = lungs(scan)
+    assert mask is not None and set(np.unique(mask.array)) == {0, 1}
+
+
+def test_without_lungs_or_units_there_is_nothing() -> None:
+    scan, true = chest()
+    assert lungs(Scan.from_array(scan.data, affine=scan.affine, modality="MR")) is None
+    scan.data[0][true > 0] = 30
+    assert lungs(scan) is None
+
+
+def test_a_conversation_outlines_and_measures_them() -> None:
+    from types import SimpleNamespace
+
+    talk, true = Conversation("test"), chest()[1]
+    talk.open(chest()[0])
+    blind = SimpleNamespace(vision=None, name="blind")
+    *_, both = talk.run(Call("segment", {"structure": "lungs"}), blind, known=TOOLS)  # type: ignore[arg-type]
+    assert {item.label for item in both.evidence} == {"Left Lung", "Right Lung"}
+    assert not both.abstained and "No model" in (both.note or "")
+    *_, one = talk.run(Call("measure", {"structure": "left lung"}), blind, known=TOOLS)  # type: ignore[arg-type]
+    assert [item.label for item in one.evidence] == ["Left Lung"]
+    assert abs(float(one.evidence[0].number.split()[0]) / ((true == 1).sum() * 0.08) - 1) < 0.05
