@@ -55,6 +55,10 @@ class SharedEncoder(nn.Module):
             if missing := used - own.keys():
                 raise AdapterMismatch(f"adapter {adapter!r} lacks tensors of its own encoder: {sorted(missing)[:3]}")
             self.body.load_state_dict({n: own[n].long() if n.endswith("tracked") else own[n] for n in used})
+        else:  # its batch norms' means start from nothing and must arrive within a short training
+            for layer in self.body.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.momentum = 0.1
         if tune in ("none", "lora"):
             self.body.requires_grad_(False)
         if tune == "lora":
