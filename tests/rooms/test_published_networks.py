@@ -10,6 +10,7 @@ from medfm import config
 from medfm.config import load_recipe
 from medfm.encoders.conv import ConvEncoder
 from medfm.encoders.resnet_vit import ResNetVit
+from medfm.encoders.shared import SharedEncoder
 from medfm.encoders.swin import SwinBlocks, SwinEncoder
 from medfm.encoders.vit import VitEncoder
 from medfm.errors import ConfigError
@@ -216,3 +217,17 @@ def test_boundary_loss_prefers_near_misses() -> None:
         return logits_of(torch.where(target[0].roll(by, -1) == 1, 0.99, 0.01))
 
     assert loss(shifted(0), target) < loss(shifted(2), target) < loss(shifted(6), target)
+
+
+def test_an_encoder_from_nothing_evaluates_as_it_trains_after_a_short_training() -> None:
+    torch.manual_seed(0)
+    encoder = SharedEncoder(tune="random", levels=2).train()
+    x = torch.rand(4, 3, 1, 48, 48)
+    for block in encoder.modules():
+        if hasattr(block, "drop_path"):
+            block.drop_path = 0.0
+    with torch.no_grad():
+        for _ in range(120):
+            learning = encoder(x)[-1]
+        asked = encoder.eval()(x)[-1]
+    assert (asked - learning).abs().mean() < 0.05 * learning.abs().mean()
