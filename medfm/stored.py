@@ -12,7 +12,7 @@ from torch import nn
 from medfm import assets
 from medfm.errors import AdapterMismatch, UnknownName
 
-__all__ = ["Stored", "load_stored", "shipped"]
+__all__ = ["Stored", "load_stored", "shipped", "start_from"]
 
 
 class Stored(nn.Module):
@@ -63,6 +63,28 @@ def load_stored(model_class: type[S], name: str | Path, *, device: str = "cpu") 
         raise AdapterMismatch(f"{folder.name}: medfm.json and {model.file} do not fit each other: {wrong[:3]}")
     model.name = folder.name
     return model.eval().to(device)
+
+
+def start_from(model: Stored, name: str | Path) -> list[str]:
+    """Give `model` the weights of a stored one of its kind, to train on from there; `about` then says so.
+
+    Tensors whose shape differs, as those of the last layer do where the classes are others, stay as they were; their
+    names are returned.
+
+    Raises:
+        UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: it is made of other parts.
+    """
+    other = load_stored(type(model), name)
+    own, given = model.state_dict(), other.state_dict()
+    if wrong := sorted(own.keys() ^ given.keys()):
+        raise AdapterMismatch(
+            f"{other.name} is made of other parts than this recipe, for example {wrong[:3]}; start from a model that "
+            "was trained by this recipe, or give the recipe that model's encoder and head"
+        )
+    differing = [n for n, t in own.items() if t.shape != given[n].shape]
+    model.load_state_dict({n: own[n] if n in differing else given[n] for n in own})
+    model.settings["about"]["start"] = other.name
+    return differing
 
 
 def shipped(kind: str) -> dict[str, dict[str, Any]]:

@@ -19,13 +19,14 @@ from accelerate.utils import set_seed
 from medfm import config
 from medfm.data.batches import loader as batch_loader
 from medfm.errors import ConfigError
+from medfm.stored import Stored, start_from
 from medfm.train.shards import Sharded
 
 __all__ = ["train"]
 
 _TRAIN = {
     "epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0,
-    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "seed": 0,
+    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "start": "", "seed": 0,
 }  # fmt: skip
 
 
@@ -39,14 +40,16 @@ def train(
     0 = none), minutes between checkpoints, budget (minutes after which the run ends in good order, its cosine fitted
     to them, if its epochs did not end it before; 0 = none), patience (epochs without a better score after which it
     ends; 0 = none), best (keep what was saved at the best score, not at the last), shard (split the model over the
-    processes, see train/shards.py), seed. `log.jsonl` gets one line an epoch.
+    processes, see train/shards.py), start (a shipped model of the recipe's kind, or a folder that training left, from
+    which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch.
 
     Under `torchrun` or `accelerate launch` every process calls this; a step then sees that many batches, and the
     losses in the log are means over all of them. before: called on the first process with the objective as it is
     before its first step.
 
     Raises:
-        ConfigError: an unknown key, or `output` holds another run and `resume` was not asked for.
+        ConfigError: an unknown key, `output` holds another run and `resume` was not asked for, or a start for a recipe
+            whose own `objective.model.adapter` says where to go on from. AdapterMismatch: a start made of other parts.
     """
     options = {**_TRAIN, **recipe.get("train", {})}
     if unknown := set(options) - set(_TRAIN):
@@ -59,6 +62,8 @@ def train(
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are meant to be stored once
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
+    if options["start"]:
+        _start(objective, options["start"], told=accelerator.is_main_process)
     if before is not None and accelerator.is_main_process:
         before(objective)
     shards = _shards(objective, options, accelerator) if options["shard"] else None
@@ -181,6 +186,16 @@ class _Run:
             self.accelerator.save_state(str(self.progress.folder))
             if self.accelerator.is_main_process:
                 self.progress.save()
+
+
+def _start(objective: Any, name: str, *, told: bool) -> None:
+    from rich.console import Console
+
+    network = getattr(objective, "network", None)
+    if not isinstance(network, Stored):
+        raise ConfigError("train.start: for heads of a task; here objective.model.adapter or .vision says the start")
+    if (other := start_from(network, name)) and told:
+        Console(stderr=True).print(f"train.start: begun anew, for their shape is another: {', '.join(other)}")
 
 
 def _shards(objective: Any, options: dict[str, Any], accelerator: Accelerator) -> Sharded:

@@ -27,6 +27,7 @@ from medfm.nn.anchors import decode_boxes, encode_boxes, grid_anchors, suppress
 from medfm.objectives.detection import DenseLoss
 from medfm.predict.detecting import box_size
 from medfm.scan import Box, Scan
+from medfm.stored import start_from
 from medfm.train.loop import train
 
 
@@ -66,6 +67,34 @@ def test_a_model_saved_and_loaded_says_the_same(trained: Path, pictures: Path, t
     assert [b.to_dict() for b in one] == [b.to_dict() for b in other] and one
     assert box_size(scan, one[0])[1] == "pixels"
     assert marked_picture(scan, one).shape == (640, 640, 3)
+
+
+def test_training_goes_on_from_a_trained_detector(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    about = json.loads((trained / "medfm.json").read_text())
+    model = json.dumps({"encoder": about["encoder"], "head": about["head"]})
+    recipe = ["objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 64, 64]", "objective.tile=null",
+              f"objective.model={model}", f"data={{train: '{pictures}', hold: 0.25}}", "train.epochs=1",
+              "train.rate=1.0e-4", "train.average=0"]  # fmt: skip
+    scores = {}
+    for start in ("", str(trained)):
+        run = train(
+            load_recipe("detection/cells", [*recipe, f"train.start='{start}'"]), output=tmp_path / f"run{start == ''}"
+        )
+        scores[start] = json.loads((run / "log.jsonl").read_text())["score"]
+    assert scores[str(trained)] > 0.6 > 0.3 > scores[""]
+    assert json.loads((run / "medfm.json").read_text())["about"]["start"] == trained.name
+
+
+def test_a_start_keeps_what_fits_and_refuses_other_parts(trained: Path) -> None:
+    settings = {k: v for k, v in load_detector(trained).settings.items() if k != "about"}
+    other = Detector(**{**settings, "labels": ["cell"]})
+    differing = start_from(other, trained)
+    assert differing and all("head" in name for name in differing)
+    first, given = other.encoder.state_dict(), load_detector(trained).encoder.state_dict()
+    assert all(torch.equal(first[name], given[name]) for name in given)
+    deeper = Detector(**{**settings, "head": {**settings["head"], "convs": 2}})
+    with pytest.raises(AdapterMismatch, match="other parts"):
+        start_from(deeper, trained)
 
 
 def test_a_larger_picture_gives_each_thing_once(trained: Path) -> None:
