@@ -45,7 +45,7 @@ Models = Annotated[
 
 @app.command()
 def reconstruct(
-    file: Annotated[Path, typer.Argument(help="fastMRI or ISMRMRD HDF5, NPY, NPZ; a scan with --denoise.")],
+    file: Annotated[Path, typer.Argument(help="fastMRI or ISMRMRD HDF5, twix, NPY, NPZ; a scan with --denoise.")],
     output: Annotated[Path, typer.Option(help="Folder for NIfTI, overview and figures.", metavar="DIR")],
     model: Models = None,
     method: Annotated[How | None, typer.Option(help="No network, but this.")] = None,

@@ -53,7 +53,7 @@ class RawData:
         cls, path: str | Path, *, sinogram: bool = False, spacing: tuple[float, float, float] | None = None,
         angles: tuple[float, ...] = (), pixel: float = 1.0,
     ) -> RawData:  # fmt: skip
-        """Read an HDF5 file (fastMRI or ISMRMRD), an NPY or an NPZ.
+        """Read an HDF5 file (fastMRI or ISMRMRD), Siemens' twix (.dat), an NPY or an NPZ.
 
         NPY: complex (H, W), (N, H, W) or (N, D, H, W) k-space, or, with `sinogram`, real (cells, views) or
         (D, cells, views). NPZ: `sinogram` with `angles`, `pixel`, `size`, `fan`, or `kspace` with `spacing` or
@@ -61,14 +61,18 @@ class RawData:
         """
         file = Path(path)
         if not file.is_file():
-            raise ScanError(f"{path}: there is no such file; raw data are one HDF5, NPY or NPZ file")
+            raise ScanError(f"{path}: there is no such file; raw data are one HDF5, twix (.dat), NPY or NPZ file")
         head = file.open("rb").read(8)
         if head.startswith(b"\x89HDF"):
             return _hdf5(file)
         if head.startswith(b"PK"):
             return _npz(file)
+        if file.suffix.lower() == ".dat":
+            return _twix(file)
         if not head.startswith(b"\x93NUMPY"):
-            raise ScanError(f"{path}: no raw data known here. Expected fastMRI or ISMRMRD HDF5, NPY or NPZ")
+            raise ScanError(
+                f"{path}: no raw data known here. Expected fastMRI or ISMRMRD HDF5, twix (.dat), NPY or NPZ"
+            )
         array = _load(file)
         if sinogram:
             return _sinogram(array, angles=angles, pixel=pixel, source=f"NPY {file.name}")
@@ -179,6 +183,14 @@ def _hdf5(file: Path) -> RawData:
     if group is None:
         raise ScanError(f"{file.name}: an HDF5 file with neither fastMRI's `kspace` nor ISMRMRD's `dataset/data`")
     return _ismrmrd(file, group)
+
+
+def _twix(file: Path) -> RawData:
+    from medfm.scan.twix import read_twix
+
+    read = read_twix(file)
+    data, spacing = _trimmed(read.data, read.encoded, read.recon, readout=3)
+    return _kspace(data, spacing=spacing, source="Siemens twix", shown=file.name, notes=read.notes)
 
 
 def _fastmri(archive: Any, shown: str) -> RawData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,73 @@ def test_ismrmrd_files_keep_their_place(tmp_path: Path) -> None:
     assert raw.mask[:, ::2].all() and not raw.mask[:, 1::2].any()
     full = fourier(torch.from_numpy(x[..., 10:30]), 2).numpy()
     assert np.abs(raw.data[:, :, ::2] - np.moveaxis(full, 1, 0)[:, :, ::2]).max() < 1e-3
+
+
+YAPS = """### ASCCONV BEGIN ###
+sKSpace.lBaseResolution = 20
+sKSpace.lPhaseEncodingLines = 24
+sKSpace.ucDimension = 2
+sKSpace.ucTrajectory = {trajectory}
+sPat.ucRefScanMode = 2
+sSliceArray.asSlice[0].dReadoutFOV = 40.0
+sSliceArray.asSlice[0].dPhaseFOV = 72.0
+sSliceArray.asSlice[0].dThickness = 5.0
+sSliceArray.asSlice[1].dThickness = 5.0
+### ASCCONV END ###
+"""
+
+
+def twix(path: Path, k: np.ndarray, *, trajectory: int = 1) -> Path:
+    """A Siemens file of (slices, coils, lines, columns): a noise scan, every second line, and lines to calibrate."""
+    twixtools = pytest.importorskip("twixtools")
+    text = YAPS.format(trajectory=trajectory).encode()
+    header = b"MeasYaps\0" + len(text).to_bytes(4, "little") + text
+    header = (len(header) + 8).to_bytes(4, "little") + (1).to_bytes(4, "little") + header
+    blocks = []
+    for d, h, flag in [(0, 0, "NOISEADJSCAN"), *((d, h, "") for d in (0, 1) for h in range(4, 24, 2)),
+                       *((d, h, "PATREFSCAN") for d in (0, 1) for h in (11, 13))]:  # fmt: skip
+        block = twixtools.mdb.Mdb_local(k[d, :, h])
+        if flag:
+            block.add_flag(flag)
+        block.mdh.Counter.Lin, block.mdh.Counter.Sli = h - 4, d  # partial Fourier: counted from the first line read
+        block.mdh.CenterLin, block.mdh.CenterCol = 8, 20
+        blocks.append(block)
+    scan = {"hdr_str": np.frombuffer(header, dtype="S1"), "mdb": blocks}
+    twixtools.write_twix([scan], str(path))
+    return path
+
+
+def test_siemens_files(tmp_path: Path) -> None:
+    x, k = oversampled()
+    raw = RawData.read(twix(tmp_path / "meas.dat", k))
+    assert raw.data.shape == (3, 2, 24, 20) and raw.spacing == (2.0, 3.0, 5.0) and raw.affine is None
+    sampled = raw.mask.all((0, 2))
+    assert sampled.nonzero()[0].tolist() == sorted([*range(4, 24, 2), 11, 13]) and raw.mask.any((0, 2))[sampled].all()
+    full = np.moveaxis(fourier(torch.from_numpy(x[..., 10:30]), 2).numpy(), 1, 0)
+    assert np.abs(raw.data[:, :, sampled] - full[:, :, sampled]).max() < 1e-3
+    assert "patient" in raw.notes[0]
+
+
+@pytest.mark.parametrize("how", ["spiral", "cut", "header", "zeros"])
+def test_siemens_files_that_cannot_be_read(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = twix(tmp_path / "meas.dat", oversampled()[1], trajectory=4 if how == "spiral" else 1)
+    content = file.read_bytes()
+    broken = {
+        "spiral": content, "cut": content[:20000], "header": content[:10300],
+        "zeros": content[:12000] + bytes(len(content) - 12000),
+    }  # fmt: skip
+    file.write_bytes(broken[how])
+    capsys.readouterr()  # what the writer printed
+    with pytest.raises(ScanError, match="trajectory 4" if how == "spiral" else "damaged|header"):
+        RawData.read(file)
+    assert not capsys.readouterr().out
+
+
+def test_siemens_files_without_their_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "twixtools", None)
+    (tmp_path / "meas.dat").write_bytes(bytes(20000))
+    with pytest.raises(ScanError, match=r"pip install 'medfm\[twix\]'"):
+        RawData.read(tmp_path / "meas.dat")
 
 
 def test_fastmri_files(tmp_path: Path) -> None:
