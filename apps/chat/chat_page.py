@@ -22,6 +22,7 @@ from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError, SeriesChoice
 
 DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
+LONGEST = 1000  # characters of a question; the browser keeps to it, others may not
 HOUR = 3600  # seconds after which an upload that was never opened is deleted
 Shown = tuple[Any, ...]
 
@@ -115,7 +116,7 @@ def _right(parts: Parts, viewer: gr.HTML) -> Talking:
             )
             with gr.Row(elem_id="mf-ask"):
                 question = gr.Textbox(
-                    placeholder="Ask about this scan, or: measure the liver", show_label=False, max_length=1000,
+                    placeholder="Ask about this scan, or: measure the liver", show_label=False, max_length=LONGEST,
                     container=False, scale=5, min_width=160,
                 )  # fmt: skip
                 send = gr.Button("Ask", variant="primary", scale=1, min_width=60)
@@ -221,14 +222,14 @@ def _asking(parts: Parts, talking: Talking, viewer: gr.HTML) -> None:
     """Question, answer, stop."""
 
     def put(question: str, request: gr.Request) -> tuple[Any, Any]:
-        session, question = parts.session(request), question.strip()
+        session, question = parts.session(request), question.strip()[:LONGEST]
         if not question or _busy(session):
             return gr.skip(), gr.skip()
         session.talk.turns.append(Turn("person", question))
         return "", talk_of(session)
 
     def suggested(request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
-        return put(str(event.question)[:1000], request)
+        return put(str(event.question), request)
 
     def marked(request: gr.Request, event: gr.EventData) -> Any:
         session = parts.session(request)
@@ -268,8 +269,9 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
     """The conversation as it grows, the viewer once there are new masks, the report once there is a new draft."""
     talk, stopped = session.talk, session.stopped
     turns = talk.turns
-    if not turns or turns[-1].role != "person":
+    if not turns or turns[-1].role != "person" or turns[-1] is session.answering:  # Enter pressed twice
         return
+    session.answering = turns[-1]
     asked, call = turns[-1].text, session.marked
     session.marked = None
     stopped.clear()
@@ -291,7 +293,7 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
     run = (lambda: talk.reply(asked, model)) if call is None else (lambda: talk.run(call, model, known=TOOLS))
     ticket = parts.desk.submit(session, run)
     while not ticket.done() and session.talk is talk:
-        now = talk_of(session, waiting=parts.desk.ahead(ticket))
+        now = talk_of(session, waiting=parts.desk.ahead(ticket), stopping=stopped.is_set())
         if now != before:
             yield now, gr.skip(), gr.skip()
         before = now

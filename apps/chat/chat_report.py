@@ -17,20 +17,26 @@ from medfm.assistant.drafts import decide, drafted, written
 from medfm.assistant.intake import sources
 from medfm.errors import MedfmError
 
+LONGEST = {"indication": 1000, "history": 4000, "labs": 4000, "prior": 20_000}  # characters
+
 
 def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML, viewer: gr.HTML) -> gr.HTML:
     """The tab Report and its events; returns what shows the draft."""
     with gr.Row(elem_id="mf-draft"):
         indication = gr.Textbox(
-            placeholder="Why was it made? (optional)", show_label=False, container=False, max_length=1000, scale=5
+            placeholder="Why was it made? (optional)",
+            show_label=False,
+            container=False,
+            max_length=LONGEST["indication"],
+            scale=5,
         )
         button = gr.Button("Draft", variant="primary", scale=1, min_width=80, elem_id="mf-draft-button")
     with gr.Accordion("History, laboratory, earlier report (optional)", open=False, elem_id="mf-context"):
         more_context = [
             gr.Textbox(placeholder=text, show_label=False, container=False, lines=1, max_lines=4, max_length=limit)
             for text, limit in (
-                ("What is known of the patient?", 4000), ("Laboratory values", 4000),
-                ("Text of an earlier report; the draft says what changed. Counts before a prior scan.", 20_000),
+                ("What is known of the patient?", LONGEST["history"]), ("Laboratory values", LONGEST["labs"]),
+                ("Text of an earlier report, to say what changed. Counts before a prior scan.", LONGEST["prior"]),
             )
         ]  # fmt: skip
     shown: gr.HTML = drawn(
@@ -43,6 +49,7 @@ def report_part(parts: Parts, drawn: Any, adapter: gr.Dropdown, talk: gr.HTML, v
     ) -> Iterator[tuple[Any, Any, Any]]:
         session = parts.session(request)
         told = {"indication": why, "history": history, "labs": labs, "prior": prior}  # None: never touched
+        told = {name: (text or "")[: LONGEST[name]] for name, text in told.items()}
         for now in drafting(parts, session, name, told):
             yield now, gr.skip(), gr.skip()
         yield gr.skip(), talk_of(session), viewer_of(session)

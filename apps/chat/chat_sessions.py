@@ -35,6 +35,7 @@ class Session:
         self.numbers = count()  # of their files: a name is never used twice
         self.marked: Call | None = None  # what was pointed at in the viewer and waits for its answer
         self.stopped = threading.Event()
+        self.answering: Turn | None = None  # the person's turn that is being answered
         self.taken: Path | None = None  # folder of the last upload
         self.home: Path | None = None  # folder of the upload that is the current scan
         self.seen = time.monotonic()

@@ -122,12 +122,14 @@ def _layer(scan: medfm.Scan, mask: medfm.scan.Mask, path: Path, *, first: int) -
     Image.fromarray(colours[values[0, 0]]).save(path)
 
 
-def talk_of(session: Session, *, waiting: int = 0) -> dict[str, Any]:
-    """The conversation; `waiting`: how many requests of others come before the last one."""
+def talk_of(session: Session, *, waiting: int = 0, stopping: bool = False) -> dict[str, Any]:
+    """The conversation; `waiting`: how many requests of others come before the last one. `stopping`: it was told to."""
     turns = [_turn(turn, session) for turn in session.talk.turns]
     if waiting and turns and turns[-1]["role"] == "person":
         text = f"In line: {waiting} {'question' if waiting == 1 else 'questions'} of others first."
         turns.append({**Turn("medfm", text, state="waiting").to_dict()})
+    if stopping and turns and turns[-1]["state"] == "running" and not turns[-1]["text"]:
+        turns[-1] |= {"state": "waiting", "text": "Stopping after this step ..."}
     return {"turns": turns, "suggestions": suggestions(session.talk), "open": session.talk.current is not None}
 
 

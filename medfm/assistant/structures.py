@@ -45,7 +45,7 @@ def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
         turn.evidence, turn.note = items_of(scan, [mask], keep=talk.keep), _AIRY
         turn.text = "\n".join(f"{item.label}: {item.number} of air and vessels" for item in turn.evidence)
         return
-    names = _structures(model, structure)
+    names = _structures(model, structure, scan)
     for name in names:
         box = _box(model, scan, name)
         yield
@@ -71,7 +71,7 @@ def compare(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
         return
     lines, unseen, scores = [], [], []
     sides: tuple[Which, ...] = ("current", "prior")
-    for name in _structures(model, structure):
+    for name in _structures(model, structure, talk.opened):
         lines.append(name)
         for which in sides:
             scan = talk.scan_of(which)
@@ -112,7 +112,7 @@ def segment(
     elif (mask := _lungs(structure, scan)) is not None:
         turn.text, turn.note = "Told by its air, below -400 HU.", _AIRY
     else:
-        names = _structures(model, structure)
+        names = _structures(model, structure, scan)
         mask = outline(model, scan, names)
         turn.text = "A rough outline from the map behind the answers: good enough to point, too coarse to measure by."
         unseen = [] if mask is None else [mask.labels[v] for v in mask.labels if not (mask.array == v).any()]
@@ -243,7 +243,7 @@ def _only(mask: Mask, wanted: Sequence[str]) -> Mask | None:
     return only if only.array.any() else None
 
 
-def _structures(model: MedFM, name: str) -> list[str]:
+def _structures(model: MedFM, name: str, scan: Scan) -> list[str]:
     """The model's names for a structure, both sides of a pair. Raises MedfmError that lists what there is."""
     from medfm.assistant.conversation import structures
     from medfm.assistant.routing import both_sides, named
@@ -255,7 +255,7 @@ def _structures(model: MedFM, name: str) -> list[str]:
         return [found]
     asked = f"{name!r} is none of what this model can point at" if name else "Say of what"
     short = {one.removeprefix("Left ").removeprefix("Right ").lower() for one in known}
-    listed = f" It knows: {', '.join(sorted(short))}." if short else ""
+    listed = f" It knows: {', '.join(sorted(short))}." if short and scan.modality != "PHOTO" else ""
     raise MedfmError(f"{asked}. Press mark and click on it, or drag a box around it.{listed}")
 
 

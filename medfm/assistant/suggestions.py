@@ -19,6 +19,7 @@ _BY_PART = (
     ),
     (("brain", "head", "skull"), ("Is there a brain tumor?", "Is there edema in the brain?", "Is the brain normal?")),
 )  # fmt: skip
+_BRAIN = ("Measure the hippocampus", "Measure the lateral ventricle", "Draft a report")  # told of volumes only
 
 
 def suggestions(talk: Conversation) -> list[str]:
@@ -28,11 +29,13 @@ def suggestions(talk: Conversation) -> list[str]:
         return []
     trained = _by_trained_models(scan) if scan.data.shape[1] == 1 else []
     if scan.modality == "PHOTO":
-        return [*trained, "What is shown in this picture?", "Does the picture look abnormal?"][:4]
+        return ["What is shown in this picture?", *trained, "Does the picture look abnormal?"][:4]
     part = (scan.body_part or "").lower()
     fitting: tuple[str, ...] = next((found for words, found in _BY_PART if any(word in part for word in words)), ())
+    if fitting == _BY_PART[-1][1] and scan.data.shape[1] > 1 and scan.modality == "MR":
+        fitting = _BRAIN
     if talk.prior is not None and fitting:
-        subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith("Segment")), None)
+        subject = next((text.split("the ", 1)[1] for text in fitting if text.startswith(("Segment", "Measure"))), None)
         fitting = (f"Compare the {subject} with the prior", *fitting) if subject else fitting
     return [*fitting[:3], *trained, *fitting[3:], *_ANYTHING][:4]
 
@@ -42,4 +45,4 @@ def _by_trained_models(scan: Scan) -> list[str]:
     from medfm.assistant.task_models import names_for
 
     found = [f"Find all {name}" for name in names_for("detect", scan)]
-    return [*found[:2], *(["Classify this picture"] if names_for("classify", scan) else [])]
+    return [*(["Classify this picture"] if names_for("classify", scan) else []), *found[:2]]

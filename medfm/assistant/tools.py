@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["TOOLS", "Tool", "available"]
 
 Run = Callable[..., Iterator[None]]
+_OWN_KIND = "Each model knows only its own labels and its own kind of picture; for others its numbers mean nothing."
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "")
         turn.decline(f"Nothing found by {names}. That does not say that nothing is there.")
         return
     turn.text = f"{len(turn.evidence)} found by {names}; the likeliest first."
+    turn.note = _OWN_KIND
 
 
 def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
@@ -107,7 +109,7 @@ def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:
     if not lines:
         raise MedfmError("No model that classifies such scans is installed; see `medfm models`.")
     turn.text = "\n".join(lines)
-    turn.note = "Each model knows only its own labels and its own kind of picture; for others its numbers mean nothing."
+    turn.note = _OWN_KIND
 
 
 def denoise(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:

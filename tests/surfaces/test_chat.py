@@ -197,6 +197,16 @@ def test_ten_sessions_wait_in_line_and_are_all_answered(chat: Any, pictures: Pat
     assert max(places) == 1, "nobody saw that others come first"
 
 
+def test_enter_pressed_twice_asks_once(chat: Any, pictures: Path) -> None:
+    session = chat.parts.sessions.get(("browser", "tab"))
+    session.talk.open(medfm.Scan.read(pictures / "bright.png"))
+    session.talk.turns.append(chat.page.Turn("person", "slow question"))
+    first = chat.page.reply(chat.parts, session, "fake")
+    next(first)
+    assert list(chat.page.reply(chat.parts, session, "fake")) == []
+    assert len(list(first)[-1][0]["turns"]) == 2
+
+
 def test_stop_ends_an_answer(chat: Any, pictures: Path) -> None:
     session = chat.parts.sessions.get(("browser", "tab"))
     session.talk.open(medfm.Scan.read(pictures / "bright.png"))
