@@ -60,7 +60,9 @@ def ask(talk: Conversation, model: MedFM, turn: Turn, *, question: str) -> Itera
         yield
     turn.text, turn.confidence = answer.text, answer.confidence
     turn.abstained, turn.reason = answer.abstained, answer.reason
-    if scan.modality == "PHOTO" and model.name == "default":
+    if answer.reason and not answer.abstained:
+        turn.note = f"{answer.reason[0].upper()}{answer.reason[1:]}."
+    elif scan.modality == "PHOTO" and model.name == "default":
         turn.note = "This model has learned from radiographs, CT and MR, not from photographs: take it as a guess."
     elif {"left", "right"} & set(answer.text.lower().replace(",", " ").split()):
         # the data sets that models learn from mean the picture's sides as often as the patient's

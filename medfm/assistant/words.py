@@ -31,7 +31,7 @@ def about_answer(answer: Answer) -> str:
     if answer.abstained:
         return f"not answered: {answer.reason or 'the model is not sure enough'}; take {answer.text!r} as a guess"
     if answer.confidence is None:
-        return "confidence not known"
+        return answer.reason or "confidence not known"
     word = next(word for least, word in _CONFIDENCE if answer.confidence >= least)
     return f"confidence {word} ({answer.confidence:.2f})"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medfm.language.vocabulary import term_of
 from medfm.predict.brain import is_brain_volume
-from medfm.predict.contradiction import claimed, contradiction, part_of, unsupported
+from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, part_of, unsupported
 from medfm.predict.lesions import find_lesions
 from medfm.predict.places import highest, inside, pieces
 from medfm.prepare import KINDS
@@ -44,6 +44,11 @@ def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None)
     """Yield the answer's text as it grows, piece by piece; the generator's return value is the Answer."""
     reading = model.read(scan, plane=plane)
     shown, text, logp = "", "", 0.0
+    if asks_for(question):  # the file may know better: nothing is said before that is clear
+        *_, ((text, logp),) = model.answers(reading, [question])
+        answer = _answer(model, scan, reading, question, text, logp)
+        yield answer.text
+        return answer
     for ((text, logp),) in model.answers(reading, [question]):  # noqa: B007  (the last one is used)
         if text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
@@ -55,7 +60,10 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
     confidence = math.exp(logp)
     low = confidence < model.config.abstain
     reason = f"confidence {confidence:.0%} is below the {model.config.abstain:.0%} this model needs" if low else None
-    if other := contradiction(scan, text, plane=reading.prepared.plane):
+    plane = reading.prepared.plane
+    if other := contradiction(scan, text, plane=plane):
+        if (fact := asks_for(question)) and (known := known_fact(scan, fact, plane=plane)):
+            return Answer(known, reason=f"{other}; the model took the picture for {text!r}")
         low, reason = True, f"{other}, which does not go with this answer"
     present = claimed(question, text)
     if present is None or not _brain(model, scan, reading):

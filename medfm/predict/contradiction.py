@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from medfm.prepare import KINDS
 from medfm.scan import Finding, Scan
 
-__all__ = ["claimed", "contradiction", "part_of", "unsupported"]
+__all__ = ["asks_for", "claimed", "contradiction", "known_fact", "part_of", "unsupported"]
 
 _MODALITIES = {
     **{kind.lower(): kind for kind in KINDS.values()}, "computed tomography": "CT", "mr": "MRI",
@@ -20,6 +20,13 @@ _PARTS = {
 }  # fmt: skip
 _NEXT = {frozenset(pair) for pair in (("head", "neck"), ("neck", "chest"), ("abdomen", "pelvis"))}
 _PLANES = {"axial": "axial", "transverse": "axial", "coronal": "coronal", "sagittal": "sagittal"}
+_ASKS = {
+    "modality": re.compile(r"\bmodality\b|\bhow (?:was|is) (?:this|the) (?:image|scan|picture) taken\b"),
+    "body_part": re.compile(
+        r"\b(?:part|region|area|section) of (?:the )?(?:human )?body\b|\b(?:body|anatomical) (?:part|region)\b"
+    ),
+    "plane": re.compile(r"\b(?:which|what)\b.*\bplane\b"),
+}
 _ILL = re.compile(
     r"\b(?:abnormal|tumou?r|lesion|mass\b|masses|cancer|neoplasm|metastas|glioma|o?edema|diseas|patholog|unhealthy)"
 )
@@ -64,6 +71,25 @@ def unsupported(present: bool, question: str, found: Sequence[Finding]) -> str |
 def part_of(words: str) -> str | None:
     """The part of the body that a name of one means: "brain" -> "head"."""
     return _PARTS.get(words.lower().strip(" ."))
+
+
+def asks_for(question: str) -> str | None:
+    """Which fact of a file a question wants to be told, "modality", "body_part" or "plane": "What part of the body is
+    shown?", and not "Is this the chest?" or "Which part of the body does the liver belong to?"."""
+    asked = question.lower()
+    if re.match(r"(?:is|are|does|do|can|was)\b", asked) or re.search(r"\b(?:organs?|tissue|disease)\b", asked):
+        return None
+    return next((fact for fact, words in _ASKS.items() if words.search(asked)), None)
+
+
+def known_fact(scan: Scan, fact: str, *, plane: str | None = None) -> str | None:
+    """The fact in the words of an answer, as far as the file tells it. plane: the one that was read."""
+    if fact == "modality":
+        return KINDS.get(scan.modality)
+    if fact == "body_part":
+        known = part_of(scan.body_part or "")
+        return known.capitalize() if known else None
+    return f"{plane.capitalize()} plane" if plane and scan.frame == "patient" else None
 
 
 def contradiction(scan: Scan, answer: str, *, plane: str | None = None) -> str | None:

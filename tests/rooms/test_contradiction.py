@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from medfm.predict.contradiction import claimed, contradiction, unsupported
+from medfm.predict.answering import _answer
+from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, unsupported
 from medfm.scan import Finding, Measurement, Scan
 from medfm.scan.report import Side
 
@@ -37,6 +39,35 @@ def test_an_estimate_is_called_one(chest: Scan) -> None:
 def test_a_picture_without_a_header_contradicts_nothing() -> None:
     scan = Scan.from_array(np.zeros((40, 40), np.uint8))
     assert not any(contradiction(scan, answer) for answer in ("MRI", "Abdomen", "Coronal plane"))
+
+
+@pytest.mark.parametrize(
+    ("question", "fact"),
+    [
+        ("What modality is used to take this image?", "modality"), ("How is this image taken?", "modality"),
+        ("Which part of the body does this image belong to?", "body_part"), ("What body part is shown?", "body_part"),
+        ("What is the scanning plane of this image?", "plane"), ("Is this a coronal plane?", None),
+        ("Which part of the body does the organ on the left belong to?", None), ("Where is the liver?", None),
+        ("Does this image show that part of the body?", None),
+    ],
+)  # fmt: skip
+def test_only_a_question_for_a_fact_of_the_file_asks_for_one(question: str, fact: str | None) -> None:
+    assert asks_for(question) == fact
+
+
+def test_the_file_tells_its_facts_in_the_words_of_an_answer(chest: Scan) -> None:
+    facts = [known_fact(chest, fact, plane="axial") for fact in ("modality", "body_part", "plane")]
+    assert facts == ["CT", "Chest", "Axial plane"]
+    picture = Scan.from_array(np.zeros((40, 40), np.uint8))
+    assert [known_fact(picture, fact, plane="axial") for fact in ("modality", "body_part", "plane")] == [None] * 3
+
+
+def test_a_fact_that_the_file_tells_is_answered_by_the_file_where_the_model_is_wrong(chest: Scan) -> None:
+    model, reading = SimpleNamespace(config=SimpleNamespace(abstain=0.0)), SimpleNamespace()
+    reading.prepared = SimpleNamespace(plane="axial")
+    answer = _answer(model, chest, reading, "What part of the body is shown?", "Abdomen", -0.1)  # type: ignore[arg-type]
+    assert (answer.text, answer.confidence, answer.abstained) == ("Chest", None, False)
+    assert answer.reason == "the header says chest; the model took the picture for 'Abdomen'"
 
 
 @pytest.mark.parametrize(
