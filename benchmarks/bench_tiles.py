@@ -52,7 +52,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--shape", type=int, nargs=3, default=[300, 512, 512], metavar=("D", "H", "W"))
     options.add_argument("--classes", type=int, default=3)
-    options.add_argument("--side", type=int, default=96, help="voxels of a tile's sides")
+    options.add_argument("--side", type=int, default=128, help="voxels of a tile's sides")
     given = options.parse_args()
     words = [str(n) for n in (*given.shape, given.classes, given.side)]
     alone, plain, ours = (in_process(code, *words) for code in (ALONE, PLAIN, OURS))
