@@ -1,6 +1,8 @@
 """Answer metrics: examples a person would agree with, laws, and figures computed by hand."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfm import metrics
+from medfm.evaluate.markdown import interval, minutes, print_table
 
 LATIN = st.text(st.characters(max_codepoint=0x24F))
 
@@ -102,3 +105,19 @@ def test_calibration() -> None:
         metrics.expected_calibration_error([1.2], [1.0])
     with pytest.raises(ValueError, match="non-zero"):
         metrics.expected_calibration_error([], [])
+
+
+def test_figures_become_a_table_that_markdown_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = metrics.bootstrap_interval([0.5, 0.7], ["a", "b"]).as_dict()
+    progress = tmp_path / "unet" / "checkpoint" / "progress.json"
+    progress.parent.mkdir(parents=True)
+    progress.write_text(json.dumps({"spent": 90.0}))
+    rows = [("unet", interval(figure, digits=2), minutes(tmp_path, "unet")), ("vnet", "", minutes(tmp_path, "vnet"))]
+    print_table(("recipe", "Dice", "minutes"), rows)
+    expected = [
+        "| recipe | Dice | minutes |",
+        "|---|---|---|",
+        "| unet | 0.60 (0.50 to 0.70) | 1.5 |",
+        "| vnet |  |  |",
+    ]
+    assert capsys.readouterr().out.splitlines() == expected
