@@ -69,6 +69,11 @@ class Detector(Stored):
         """The score from which a box is shown, where nobody asks for another."""
         return float(self.settings["threshold"])
 
+    @property
+    def caution(self) -> str:
+        """What has to be said beside each of its boxes, as that it learned from synthetic scans; mostly nothing."""
+        return str(self.settings["about"].get("caution", ""))
+
     def forward(self, x: Tensor, spacing: Tensor, place: Tensor | None = None) -> Dense:
         """x: (B, C, D, H, W); spacing: (B, 3) mm; place: see `DetectHead`."""
         if not hasattr(self.encoder, "look"):

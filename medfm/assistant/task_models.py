@@ -89,11 +89,13 @@ def denoisers_for(scan: Scan) -> list[Reconstructor]:
 
 
 def _reads(about: dict[str, Any], scan: Scan) -> bool:
-    """Models of photographs are not shown grey scans, nor the other way round, as far as a model says what it reads."""
+    """Models of photographs are not shown grey scans, nor the other way round, and those of CT only HU, as far as a
+    model says what it reads."""
     from medfm.image.intensity import coloured
 
-    wanted = about.get("about", {}).get("colour")
-    return wanted is None or wanted == coloured(scan.data)
+    said = about.get("about", {})
+    colour, units = said.get("colour"), said.get("units")
+    return (colour is None or colour == coloured(scan.data)) and (units is None or units == scan.units)
 
 
 def _words(name: str) -> set[str]:

@@ -93,7 +93,8 @@ def detect(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "")
         turn.decline(f"Nothing found by {names}. That does not say that nothing is there.")
         return
     turn.text = f"{len(turn.evidence)} found by {names}; the likeliest first."
-    turn.note = _OWN_KIND
+    cautions = [found.caution for found in models if found.caution]
+    turn.note = " ".join([*cautions, _OWN_KIND])
 
 
 def classify(talk: Conversation, model: MedFM, turn: Turn) -> Iterator[None]:

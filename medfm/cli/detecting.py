@@ -35,7 +35,8 @@ def detect(
     scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
     with show.waiting("detecting"):
-        boxes = medfm.detect(medfm.load_detector(task), scan, threshold=threshold)
+        model = medfm.load_detector(task)
+        boxes = medfm.detect(model, scan, threshold=threshold)
     rows = [(box, *box_size(scan, box)) for box in boxes]
     if as_json:
         found = [{**box.to_dict(), "size": list(sides), "unit": unit} for box, sides, unit in rows]
@@ -47,6 +48,8 @@ def detect(
             typer.echo(f"{box.label}\t{100 * (box.score or 0):.0f} %\t{size} {unit}{where}")
         if not rows:
             show.note("nothing was found; a lower --threshold shows less likely boxes")
+    if model.caution:
+        show.note(model.caution)
     if picture is not None:
         from PIL import Image
 

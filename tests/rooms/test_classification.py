@@ -155,3 +155,6 @@ def test_a_model_of_photographs_is_not_shown_grey_scans(monkeypatch: pytest.Monk
     colour, grey = Scan.from_array(pixels), Scan.from_array(pixels[..., 0])
     assert task_models.detectors_for("", colour) == ["photos"]
     assert task_models.detectors_for("x", grey) == ["scans"]
+    about[1][1]["about"]["units"] = "HU"  # and one of CT nothing else
+    assert task_models.detectors_for("x", grey) == []
+    assert task_models.detectors_for("x", Scan.from_array(pixels[..., 0], modality="CT", units="HU")) == ["scans"]

@@ -156,3 +156,16 @@ def test_outlines_of_photographs_are_not_asked_of_grey_scans(monkeypatch: pytest
     named = [str(folder) for folder, _ in trained]
     assert task_models.segmenters_for("vessels", colours) == [named[0], named[2]]
     assert task_models.segmenters_for("vessels", balls()) == named[1:]
+
+
+def test_what_a_detector_has_to_say_of_itself_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from medfm import predict
+    from medfm.scan import Box
+
+    model = SimpleNamespace(name="planted", caution="Learned from synthetic things.")
+    monkeypatch.setattr(task_models, "detectors_for", lambda name, scan: [model])
+    monkeypatch.setattr(predict, "detect", lambda found, scan: [Box("ball", (0, 0, 0), (9, 9, 9), 0.8)])
+    talk = Conversation("test")
+    talk.open(balls())
+    turn = said(talk, "detect", structure="ball")
+    assert turn.note.startswith("Learned from synthetic things.") and len(turn.evidence) == 1
