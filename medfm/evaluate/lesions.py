@@ -13,6 +13,7 @@ import torch
 from medfm.data.brain import read_heads
 from medfm.data.lesions import VOLUMES
 from medfm.data.synthetic import SyntheticScan, synthetic_scan
+from medfm.errors import DataError
 from medfm.metrics import bootstrap_interval, platt
 from medfm.scan import Mask
 
@@ -55,8 +56,17 @@ def evaluate_lesions(
 
 
 def fit_score(cases: Path) -> list[float]:
-    """`Segmenter`'s `score` from the `cases.jsonl` of scans that are not those to be told of."""
-    parts = [part for line in cases.read_text(encoding="utf-8").splitlines() for part in json.loads(line)["parts"]]
+    """`Segmenter`'s `score` from the `cases.jsonl` of scans that are not those to be told of.
+
+    Raises DataError: the model suspected nothing in any of them.
+    """
+    lines = cases.read_text(encoding="utf-8").splitlines()
+    parts = [part for line in lines for part in json.loads(line)["parts"]]
+    if not parts:
+        raise DataError(
+            f"{cases}: the model found no part that may be a lesion in any of {len(lines)} scans, so there is nothing "
+            "to fit a score to. Train it longer."
+        )
     return platt(torch.tensor([p["inputs"] for p in parts]), torch.tensor([float(p["right"]) for p in parts]))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medfm.assistant.conversation import Conversation
 from medfm.assistant.drafts import drafted
+from medfm.errors import DataError
 from medfm.evaluate.lesions import evaluate_lesions, fit_score
 from medfm.grid import Grid
 from medfm.language.wording import facts_of, read, write
@@ -131,3 +132,9 @@ def test_a_drafted_lesion_is_drawn_and_its_volume_told_once(model: Segmenter) ->
     (item,) = head["sentences"][0]["evidence"]
     assert (item["label"], item["mask"], item["value"]) == (BRAIN_LESION, 0, 1)
     assert item["number"] == f"{found[0].ml:.2f} ml" and item["place"] is not None
+
+
+def test_a_model_that_suspects_nothing_cannot_be_given_a_score(tmp_path: Path) -> None:
+    (tmp_path / "cases.jsonl").write_text('{"lesion": null, "parts": []}\n')
+    with pytest.raises(DataError, match="in any of 1 scans"):
+        fit_score(tmp_path / "cases.jsonl")
