@@ -98,7 +98,7 @@ def _left(parts: Parts) -> tuple[Entry, gr.HTML, gr.HTML]:
                 path = None
                 if parts.intake.roots:
                     path = gr.Textbox(
-                        placeholder=f"Folder or file below {parts.intake.roots[0]}", show_label=False, container=False,
+                        placeholder="Path on the server", show_label=False, container=False,
                         max_length=4000, scale=2, min_width=160,
                     )  # fmt: skip
             series = gr.Dropdown(label="Several series are here: choose one", visible=False)
