@@ -134,7 +134,7 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
     def upload(files: list[str] | None, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
         session.take([str(file) for file in files or []])
-        return show(parts, session, lambda: parts.intake.read_files(session.files), role=role)
+        return *show(parts, session, lambda: parts.intake.read_files(session.files), role=role), None
 
     def folder(path: str, role: str, request: gr.Request) -> Shown:
         session = parts.session(request)
@@ -168,9 +168,7 @@ def _opening(parts: Parts, entry: Entry, shown: list[Any]) -> None:
         return open_demo
 
     seen: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": shown[1]}  # not on six parts of the page
-    entry.upload.upload(upload, [entry.upload, entry.role], shown, api_name="open", **seen).then(
-        lambda: None, None, entry.upload, api_name=False, show_progress="hidden"
-    )
+    entry.upload.upload(upload, [entry.upload, entry.role], [*shown, entry.upload], api_name="open", **seen)
     entry.series.input(series, [entry.series, entry.role], shown, api_name="series", **seen)
     for button, name in zip(entry.demos, DEMOS, strict=True):
         button.click(demo(name), entry.role, shown, api_name=False, **seen)

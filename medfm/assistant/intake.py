@@ -30,18 +30,21 @@ class Intake:
     limit: int = 4 * 2**30
 
     def allowed(self, path: str) -> Path:
-        """The real path, if it lies in one of the roots once links and `..` are followed. Raises ScanError."""
+        """The real path, if it lies in one of the roots once links and `..` are followed; a relative one begins at a
+        root. Raises ScanError."""
         if not self.roots:
             raise ScanError("No folder of the server is open to this page. Start it with --folder PATH, or upload.")
-        try:
-            real = Path(path.strip()).resolve(strict=True)
-        except (OSError, ValueError, RuntimeError):
-            real = None
+        said = Path(path.strip())
+        for place in [said] if said.is_absolute() else [root / said for root in self.roots]:
+            try:
+                real = place.resolve(strict=True)
+            except (OSError, ValueError, RuntimeError):
+                continue
+            if any(real == root or root in real.parents for root in map(Path.resolve, self.roots)):
+                return real
         # missing and forbidden read the same: the answer must not tell which folders exist
-        if real is None or not any(real == root or root in real.parents for root in map(Path.resolve, self.roots)):
-            names = ", ".join(str(root) for root in self.roots)
-            raise ScanError(f"There is no such file or folder below what may be opened here: {names}.")
-        return real
+        names = ", ".join(str(root) for root in self.roots)
+        raise ScanError(f"There is no such file or folder below what may be opened here: {names}.")
 
     def read_path(self, path: str, *, series: int | None = None) -> Scan:
         """Read a file or folder of the server. Raises ScanError, SeriesChoice."""
