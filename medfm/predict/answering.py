@@ -44,16 +44,15 @@ def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None)
     """Yield the answer's text as it grows, piece by piece; the generator's return value is the Answer."""
     reading = model.read(scan, plane=plane)
     shown, text, logp = "", "", 0.0
-    if asks_for(question):  # the file may know better: nothing is said before that is clear
-        *_, ((text, logp),) = model.answers(reading, [question])
-        answer = _answer(model, scan, reading, question, text, logp)
-        yield answer.text
-        return answer
+    late = asks_for(question) is not None  # the file may know better: nothing is said before that is clear
     for ((text, logp),) in model.answers(reading, [question]):  # noqa: B007  (the last one is used)
-        if text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
+        if not late and text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
             shown = text
-    return _answer(model, scan, reading, question, text, logp)
+    answer = _answer(model, scan, reading, question, text, logp)
+    if late:
+        yield answer.text
+    return answer
 
 
 def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str, logp: float) -> Answer:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -199,22 +200,24 @@ def test_ten_sessions_wait_in_line_and_are_all_answered(chat: Any, pictures: Pat
     assert max(places) == 1, "nobody saw that others come first"
 
 
-def test_enter_pressed_twice_asks_once(chat: Any, pictures: Path) -> None:
-    session = chat.parts.sessions.get(("browser", "tab"))
-    session.talk.open(medfm.Scan.read(pictures / "bright.png"))
-    session.talk.turns.append(chat.page.Turn("person", "slow question"))
-    first = chat.page.reply(chat.parts, session, "fake")
-    next(first)
-    assert list(chat.page.reply(chat.parts, session, "fake")) == []
-    assert len(list(first)[-1][0]["turns"]) == 2
-
-
-def test_stop_ends_an_answer(chat: Any, pictures: Path) -> None:
+def slow_answer(chat: Any, pictures: Path) -> tuple[Any, Iterator[Any]]:
+    """A session and the answer that has begun in it."""
     session = chat.parts.sessions.get(("browser", "tab"))
     session.talk.open(medfm.Scan.read(pictures / "bright.png"))
     session.talk.turns.append(chat.page.Turn("person", "slow question"))
     replies = chat.page.reply(chat.parts, session, "fake")
     next(replies)
+    return session, replies
+
+
+def test_enter_pressed_twice_asks_once(chat: Any, pictures: Path) -> None:
+    session, first = slow_answer(chat, pictures)
+    assert list(chat.page.reply(chat.parts, session, "fake")) == []
+    assert len(list(first)[-1][0]["turns"]) == 2
+
+
+def test_stop_ends_an_answer(chat: Any, pictures: Path) -> None:
+    session, replies = slow_answer(chat, pictures)
     session.stopped.set()
     now = list(replies)[-1][0]
     assert now["turns"][-1]["state"] == "stopped"
