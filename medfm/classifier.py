@@ -13,9 +13,9 @@ from medfm import config
 from medfm.grid import Grid, GridPrepare, mirrors
 from medfm.heads.bag import BagHead
 from medfm.heads.classify import ClassifyHead
-from medfm.stored import Stored, load_stored, shipped
+from medfm.stored import Stored, load_stored
 
-__all__ = ["Classifier", "classifiers", "load_classifier"]
+__all__ = ["Classifier", "load_classifier"]
 
 
 class Classifier(Stored):
@@ -111,8 +111,3 @@ class _Spaced(nn.Module):
 def load_classifier(name: str | Path, *, device: str = "cpu") -> Classifier:
     """Load a shipped classifier by name, or a folder that training left; see `load_stored`."""
     return load_stored(Classifier, name, device=device)
-
-
-def classifiers() -> list[str]:
-    """Names of the shipped classifiers."""
-    return list(shipped("classify"))

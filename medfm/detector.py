@@ -15,9 +15,9 @@ from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
 from medfm.nn.anchors import clip_boxes, decode_boxes, suppress
 from medfm.nn.tiles import starts
-from medfm.stored import Stored, load_stored, shipped
+from medfm.stored import Stored, load_stored
 
-__all__ = ["Detector", "Found", "detectors", "load_detector"]
+__all__ = ["Detector", "Found", "load_detector"]
 
 
 class Found(NamedTuple):
@@ -145,11 +145,6 @@ class Detector(Stored):
 def load_detector(name: str | Path, *, device: str = "cpu") -> Detector:
     """Load a shipped detector by name, or a folder that training left; see `load_stored`."""
     return load_stored(Detector, name, device=device)
-
-
-def detectors() -> list[str]:
-    """Names of the shipped detectors."""
-    return list(shipped("detect"))
 
 
 def _own(begun: list[int], index: int, size: int, total: int) -> tuple[float, float]:

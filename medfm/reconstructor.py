@@ -13,7 +13,7 @@ from medfm.physics.acquire import CTAcquisition
 from medfm.physics.linear import Linear
 from medfm.stored import Stored, load_stored, shipped
 
-__all__ = ["Reconstructor", "denoisers", "load_reconstructor", "reconstructors", "unrolled"]
+__all__ = ["Reconstructor", "denoisers", "load_reconstructor", "unrolled"]
 
 
 class Reconstructor(Stored):
@@ -95,11 +95,6 @@ class Reconstructor(Stored):
 def load_reconstructor(name: str | Path, *, device: str = "cpu") -> Reconstructor:
     """Load a reconstruction model by name, or a folder that training left; see `load_stored`."""
     return load_stored(Reconstructor, name, device=device)
-
-
-def reconstructors() -> list[str]:
-    """Names of the shipped reconstruction models."""
-    return list(shipped("reconstruct"))
 
 
 def denoisers(*, hounsfield: bool) -> list[str]:

@@ -16,9 +16,9 @@ from medfm.heads.register import FlowHead
 from medfm.losses import FlowLoss
 from medfm.nn.warp import warp
 from medfm.segmenter import Segmenter
-from medfm.stored import Stored, load_stored, shipped
+from medfm.stored import Stored, load_stored
 
-__all__ = ["Registrar", "load_registrar", "registrars"]
+__all__ = ["Registrar", "load_registrar"]
 
 Start = Literal["header", "centre", "rigid", "affine"]
 _SOFT = 10.0  # weight of soft labels, against the smoothness, where a pair is optimised
@@ -130,8 +130,3 @@ class Registrar(Stored):
 def load_registrar(name: str | Path, *, device: str = "cpu") -> Registrar:
     """Load a shipped registration model by name, or a folder that training left; see `load_stored`."""
     return load_stored(Registrar, name, device=device)
-
-
-def registrars() -> list[str]:
-    """Names of the shipped registration models."""
-    return list(shipped("register"))

@@ -17,7 +17,7 @@ from medfm.errors import AdapterMismatch, ConfigError, ScanError
 from medfm.grid import Grid, GridPrepare, mirrors
 from medfm.nn.atlas import Atlas
 from medfm.nn.tiles import Part, label_tiles
-from medfm.stored import Stored, load_stored, shipped
+from medfm.stored import Stored, load_stored
 
 __all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "places"]
 
@@ -235,8 +235,3 @@ def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
     inside = assets.adapter_folder(name)
     model.others = [load_segmenter(inside / member, device=device) for member in model.settings.get("members", [])]
     return model
-
-
-def segmenters() -> list[str]:
-    """Names of the shipped segmentation models."""
-    return list(shipped("segment"))

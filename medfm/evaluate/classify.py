@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from medfm.data.labels import LabelledScan, find_labels, merged
 from medfm.errors import DataError
+from medfm.evaluate.results import write_results
 from medfm.metrics import bootstrap_interval, bootstrap_statistic, expected_calibration_error, sorting_figures
 from medfm.scan import Scan
 
@@ -71,11 +71,9 @@ def evaluate_classify(
                         "seconds_per_scan": round(seconds, 3), "temperature": models[0].settings["temperature"],
                         "parameters": sum(q.numel() for q in models[0].parameters())}  # fmt: skip
     metrics["data"] = {"name": found.name, "cases": len(judged)}
-    output.mkdir(parents=True, exist_ok=True)
     rows = [{"case": j.labelled.name, "patient": j.labelled.patient, "label": j.labelled.label,
-             "probabilities": [round(v, 5) for v in j.probabilities]} for j in judged]  # fmt: skip
-    (output / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+             "probabilities": j.probabilities} for j in judged]  # fmt: skip
+    write_results(output, metrics, rows)
     return metrics
 
 

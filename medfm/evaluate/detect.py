@@ -3,7 +3,6 @@ place of each class."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from medfm.data.boxes import BoxedScan, find_boxes
 from medfm.errors import DataError
+from medfm.evaluate.results import write_results
 from medfm.image.boxes import grid_box
 from medfm.metrics import FALSE_PER_SCAN, average_precision, bootstrap_statistic, froc, match_boxes
 from medfm.scan import Box, Scan
@@ -82,10 +82,8 @@ def evaluate_detect(
     metrics["model"] = {"name": model.name, "held_out_only": held_out, "seconds_per_scan": round(seconds, 3),
                         "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     metrics["data"] = {"name": everything.name, "cases": len(seen), "least": least}
-    output.mkdir(parents=True, exist_ok=True)
     rows = [{"case": s.name, "patient": s.patient, "boxes": [b.to_dict() for b in s.shown]} for s in seen]
-    (output / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_results(output, metrics, rows)
     return metrics
 
 

@@ -14,6 +14,7 @@ from medfm.data.brain import read_heads
 from medfm.data.lesions import VOLUMES
 from medfm.data.synthetic import SyntheticScan, synthetic_scan
 from medfm.errors import DataError
+from medfm.evaluate.results import write_results
 from medfm.metrics import bootstrap_interval, platt
 from medfm.scan import Mask
 
@@ -39,7 +40,6 @@ def evaluate_lesions(
     from rich.progress import track
 
     heads = read_heads(maps)
-    output.mkdir(parents=True, exist_ok=True)
     records = []
     for person, head in enumerate(heads):
         for number in track(range(images), description=head.name, transient=True):
@@ -50,8 +50,7 @@ def evaluate_lesions(
             records.append({"case": f"{head.name}-{number}", "patient": head.name, **_looked_at(model, made)})
     metrics = _figures(records, resamples=resamples, seed=seed)
     metrics["model"], metrics["data"] = {"name": model.name}, {"people": [h.name for h in heads], "scans": len(records)}
-    (output / "cases.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_results(output, metrics, records)
     return metrics
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from medfm.data.things import clicked, dice, filled, labels_within
 from medfm.data.volumes import Pair, find_pairs, read_labels
 from medfm.errors import DataError
+from medfm.evaluate.results import write_results
 from medfm.grid import resample
 from medfm.metrics import bootstrap_interval
 
@@ -74,9 +74,7 @@ def evaluate_prompts(
         "data": {"name": found.name, "cases": cases, "things": len(records), "least": least},
         "bootstrap": {"resamples": resamples, "seed": seed, "level": 0.95, "cluster": "patient"},
     }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "cases.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_results(output, metrics, records)
     return metrics
 
 
@@ -129,9 +127,9 @@ def _marked(
                 yield {
                     "case": pair.name, "patient": pair.patient, "slice": index, "label": names[value - 1],
                     "pixels": int(mask.sum()),
-                    **{way: round(dice(_on_scan(found, mask.shape), mask), 5) for way, found in ways.items()},
-                    "filled_box": round(dice(filled(mask), mask), 5), "expected": round(by_box.quality, 3),
-                    "seconds_box": round(middle - start, 4), "seconds_click": round(end - middle, 4),
+                    **{way: dice(_on_scan(found, mask.shape), mask) for way, found in ways.items()},
+                    "filled_box": dice(filled(mask), mask), "expected": by_box.quality,
+                    "seconds_box": middle - start, "seconds_click": end - middle,
                 }  # fmt: skip
 
 

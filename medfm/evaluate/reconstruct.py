@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from medfm.data.slices import SliceCase, read_slices
 from medfm.errors import DataError
+from medfm.evaluate.results import write_results
 from medfm.metrics import bootstrap_interval
 from medfm.objectives.reconstruction import fidelity, gradient_difference, measure
 from medfm.physics.linear import residual
@@ -65,9 +65,7 @@ def evaluate_reconstruct(
     }  # fmt: skip
     metrics["classical_method"] = tuned[0] if tuned else None
     metrics["data"] = {"names": sorted({c.scan for c in cases}), "cases": len(cases), "simulated": True}
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "cases.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_results(output, metrics, records)
     return metrics
 
 
@@ -96,15 +94,15 @@ def _record(model: Reconstructor, case: SliceCase, tuned: tuple[str, Classical] 
     found, _ = model.reconstruct(start, m.y, m.operator, spacing)
     seconds = time.process_time() - begun
     block = f"{case.scan}:{int(case.name.rsplit(':', 1)[1]) // _BLOCK}"
-    record: Record = {"case": case.name, "block": block, "seconds": round(seconds, 4)}
+    record: Record = {"case": case.name, "block": block, "seconds": seconds}
     pictures = {"start": start, "network": found}
     if tuned:
         pictures["classical"] = tuned[1](m, start)
     for name, x in pictures.items():
         psnr, ssim = fidelity(x, m.x, ct=model.hounsfield)
         gradient = float(gradient_difference(x.abs(), m.x.abs()))
-        record[name] = {"psnr": round(psnr, 4), "ssim": round(ssim, 5), "gradient": round(gradient, 6)}
-    record["residual"] = round(float(residual(m.operator, found, m.y)[0]), 6)
+        record[name] = {"psnr": psnr, "ssim": ssim, "gradient": gradient}
+    record["residual"] = float(residual(m.operator, found, m.y)[0])
     return record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from medfm.data.pairs import RegistrationPair, read_pairs, read_points
 from medfm.errors import DataError
 from medfm.evaluate.overlap import agreement, figures
+from medfm.evaluate.results import write_results
 from medfm.export.alignment import folding
 from medfm.metrics import bootstrap_interval
 from medfm.scan import Alignment, Mask, Scan
@@ -55,9 +55,7 @@ def evaluate_register(
     metrics = _figures(records, list(named.values()), resamples=resamples, seed=seed)
     metrics["model"] = {"name": name}
     metrics["data"] = {"name": pairs.name, "cases": len(records), "tolerance_mm": tolerance}
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "cases.jsonl").write_text("".join(json.dumps(_json(r)) + "\n" for r in records))
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_results(output, metrics, records)
     return metrics
 
 
@@ -151,11 +149,3 @@ def _mask(path: Path, labels: Mapping[int, str]) -> Mask:
     for number, value in enumerate(labels, 1):
         numbered[values == value] = number
     return Mask(numbered, scan.affine, dict(enumerate(labels.values(), 1)))
-
-
-def _json(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _json(value) for key, value in values.items()}
-    if isinstance(values, float):
-        return None if np.isnan(values) else round(values, 5)
-    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from medfm.data.volumes import LabelledScans, find_pairs, read_labels
 from medfm.errors import DataError
 from medfm.evaluate.overlap import agreement, figures
+from medfm.evaluate.results import write_results
 from medfm.scan import Scan
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def evaluate_segment(
     found = find_pairs(data, labels=labels)
     names = list(found.labels.values())
     if not set(names) & set(model.labels):
-        raise DataError(f"the model knows {model.labels}, the data {names}: no class in common; give --labels")
+        raise DataError(f"the model knows {model.labels}, the data {names}: no class in common; give --label")
     pairs = found.held_out(model.settings["about"]) if held_out else found.pairs
     chosen = LabelledScans(found.name, pairs[:limit], found.labels)
     records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance))
@@ -99,7 +99,7 @@ def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: 
         seconds = time.perf_counter() - start
         d, h, w = scan.spacing[::-1]
         classes = agreement(table[mask.array], truth, spacing=(d, h, w), labels=names, tolerance=tolerance)
-        yield {"case": pair.name, "patient": pair.patient, "seconds": round(seconds, 3), "classes": classes}
+        yield {"case": pair.name, "patient": pair.patient, "seconds": seconds, "classes": classes}
 
 
 def written(
@@ -111,12 +111,5 @@ def written(
     metrics = figures(records, names, resamples=resamples, seed=seed)
     metrics["model"] = model
     metrics["data"] = {"name": data.name, "cases": len(records), "tolerance_mm": tolerance}
-    output.mkdir(parents=True, exist_ok=True)
-    plain = [{**r, "classes": {n: _json(c) for n, c in r["classes"].items()}} for r in records]
-    (output / "cases.jsonl").write_text("".join(json.dumps(r) + "\n" for r in plain))
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_results(output, metrics, records)
     return metrics
-
-
-def _json(values: dict[str, float]) -> dict[str, float | None]:
-    return {key: None if np.isnan(value) else round(value, 5) for key, value in values.items()}
