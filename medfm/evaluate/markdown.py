@@ -7,13 +7,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["interval", "metrics", "minutes", "print_table"]
+__all__ = ["interval", "metrics", "minutes", "print_table", "with_ablation"]
 
 
 def metrics(folder: Path) -> dict[str, Any]:
     """What an evaluation left in `folder`."""
     read: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return read
+
+
+def with_ablation(words: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The metrics of FIGURES[=ABLATION], two folders: of a network, and of it without what its paper is about."""
+    whole, _, ablation = words.partition("=")
+    return metrics(Path(whole)), metrics(Path(ablation)) if ablation else None
 
 
 def interval(figure: dict[str, float], *, digits: int = 3) -> str:

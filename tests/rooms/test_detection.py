@@ -53,6 +53,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_finds_what_it_learned_on_pictures_it_never_saw(trained: Path, pictures: Path, tmp_path: Path) -> None:
     metrics = evaluate_detect(load_detector(trained), pictures, output=tmp_path, held_out=True, resamples=20)
     assert metrics["ap50"]["value"] > 0.6 > metrics["mean_place"]["value"]
+    assert metrics["exchanged"]["ap50"]["value"] < 0.3  # the boxes of one picture are not there on the next
     assert metrics["ap50"]["n"] == sum(row["ap50"]["n"] for row in metrics["classes"].values())
     assert metrics["ap"]["low"] <= metrics["ap"]["value"] <= metrics["ap"]["high"]
     assert {"froc", "cpm", "overall"} <= set(metrics)

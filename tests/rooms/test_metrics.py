@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfm import metrics
-from medfm.evaluate.markdown import interval, minutes, print_table
+from medfm.evaluate.markdown import interval, minutes, print_table, with_ablation
 
 LATIN = st.text(st.characters(max_codepoint=0x24F))
 
@@ -121,3 +121,11 @@ def test_figures_become_a_table_that_markdown_reads(tmp_path: Path, capsys: pyte
         "| vnet |  |  |",
     ]
     assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_an_ablation_is_named_beside_its_network(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"name": name}))
+    assert with_ablation(f"{tmp_path}/a={tmp_path}/b") == ({"name": "a"}, {"name": "b"})
+    assert with_ablation(f"{tmp_path}/b") == ({"name": "b"}, None)

@@ -335,6 +335,18 @@ def test_evaluation_stands_beside_direct_and_classical(tmp_path: Path, monkeypat
     assert len((tmp_path / "figures" / "cases.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_network_that_invents_is_seen_on_an_even_disc(tmp_path: Path) -> None:
+    pytest.importorskip("deepinv")
+    from medfm.evaluate.reconstruct import evaluate_reconstruct
+
+    scan, about = body(tmp_path), {"size": 32}
+    honest, liar = Reconstructor(**PLAIN, about=about), Reconstructor(**PLAIN, about=about)
+    liar.head.forward = lambda x, y, operator, spacing: [torch.cat([x[..., :14] + 0.5, x[..., 14:]], -1)]  # type: ignore[method-assign]
+    plain = [evaluate_reconstruct(m, [scan], output=tmp_path / "out", limit=1)["plain"] for m in (honest, liar)]
+    assert abs(plain[0]["network"] - plain[0]["start"]) < 1
+    assert plain[1]["network"] < plain[1]["start"] - 3
+
+
 def test_reconstruct_command_writes_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
