@@ -1,4 +1,4 @@
-"""The command line: `medfm ask | report | chat | evaluate | train | models | doctor`."""
+"""The command line, `medfm`: every module hangs its commands on the app of `app.py`."""
 
 from __future__ import annotations
 

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 __all__ = ["Adapter", "Plane", "Series", "app", "chosen_series", "evaluate"]
 
+_PANELS = {
+    "Ask about a scan": ("ask", "report", "chat"),
+    "Measure and improve a scan": ("segment", "register", "detect", "classify", "reconstruct", "synthesize"),
+    "Train on your own data": ("data", "finetune", "plan", "train", "evaluate", "adapter"),
+    "Look after medfm": ("models", "doctor"),
+}
+
+
+class _Grouped(TyperGroup):
+    """Shows the commands under the headings of `_PANELS`, what most people come for first."""
+
+    def __init__(self, *, commands: dict[str, Any] | None = None, **settings: Any) -> None:
+        found = commands or {}
+        for panel, names in _PANELS.items():
+            for name in names:
+                found[name].rich_help_panel = panel
+        first = {name: found[name] for names in _PANELS.values() for name in names}
+        super().__init__(commands=first | found, **settings)
+
+
 app = typer.Typer(
+    cls=_Grouped,
     name="medfm",
     help="Ask about a medical scan, chat with it, train on your own. Assists; does not diagnose.",
     no_args_is_help=True,
