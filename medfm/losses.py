@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FlowLoss", "SegmentLoss", "deep_loss", "map_loss"]
+__all__ = ["FlowLoss", "SegmentLoss", "deep_loss", "map_loss", "pyramid_disagreement"]
 
 
 def map_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -110,6 +110,24 @@ def deep_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: list[Tensor], ta
         total = total + loss(part, near) / 2**level
         weights += 1 / 2**level
     return total / weights
+
+
+def pyramid_disagreement(logits: Sequence[Tensor]) -> Tensor:
+    """How far the levels of a decoder, logits (B, K, D, H, W) finest first, are from their mean, less where a level is
+    unsure: uncertainty rectified pyramid consistency (URPC; Luo et al., MICCAI 2021). Zero for levels that agree.
+
+    Each level's squared distance to the mean probability counts by exp(-D), D its Kullback-Leibler divergence from the
+    mean, and D itself is added, so that doubt is no way out.
+    """
+    size = logits[0].shape[2:]
+    levels = [F.interpolate(level, size, mode="trilinear").log_softmax(1) for level in logits]
+    mean = torch.stack([level.exp() for level in levels]).mean(0)
+    total = mean.new_zeros(())
+    for level in levels:
+        divergence = F.kl_div(level, mean, reduction="none").sum(1, keepdim=True)
+        trust = torch.exp(-divergence)
+        total = total + ((mean - level.exp()).square() * trust).mean() / trust.mean() + divergence.mean()
+    return total / len(levels)
 
 
 class FlowLoss(nn.Module):

@@ -21,6 +21,7 @@ from medfm.scan import Scan
 
 __all__ = [
     "LabelledScans", "Pair", "VolumeCase", "both_volumes", "find_pairs", "read_labels", "read_volumes",
+    "unlabelled_volumes",
 ]  # fmt: skip
 
 
@@ -140,25 +141,52 @@ def both_volumes(
 
     `train`: a data set (see `find_pairs`). `labels`: value -> name. `validate`: another data set, or `hold`: a share
     of the patients or a list of them. `split`: seed of that share, the same whatever the training's seed. `share`: use
-    this share of the training patients only.
+    this share of the training patients only. `unlabelled`: see `unlabelled_volumes`.
     """
-    known = {"train", "validate", "hold", "labels", "split", "share", "limit"}
+    found, train, _, held = _sides(data, seed)
+    names = list(found.labels.values())
+    return read_volumes(train, found.labels, prepare), read_volumes(held, found.labels, prepare), names
+
+
+def unlabelled_volumes(data: dict[str, Any], prepare: GridPrepare, *, seed: int) -> list[VolumeCase]:
+    """Scans of a recipe's `data` to learn from without labels, every voxel numbered 0: `unlabelled`, a folder of scans,
+    and those of the training patients that `share` leaves out, whose label maps are not opened.
+
+    Raises DataError: there is no such scan.
+    """
+    from rich.progress import track
+
+    rest = [(pair.name, pair.patient, pair.image) for pair in _sides(data, seed)[2]]
+    if folder := data.get("unlabelled"):
+        rest += [(p.name, p.name, p) for p in sorted(Path(folder).iterdir()) if not p.name.startswith(".")]
+    if not rest:
+        raise DataError("no scan without labels: give data.unlabelled, a folder of scans, or data.share under 1")
+    cases = []
+    for name, patient, image in track(rest, description="reading scans", transient=True):
+        grid = prepare(Scan.read(image))
+        blank = torch.zeros(grid.shape, dtype=torch.uint8)
+        cases.append(VolumeCase(name, patient, grid.numbers().half(), blank, torch.tensor(grid.spacing)))
+    return cases
+
+
+def _sides(data: dict[str, Any], seed: int) -> tuple[LabelledScans, list[Pair], list[Pair], list[Pair]]:
+    """The data set, and its pairs to train on, those that `share` leaves out, and those held out."""
+    known = {"train", "validate", "hold", "labels", "split", "share", "limit", "unlabelled"}
     if unknown := set(data) - known:
         raise DataError(f"data: unknown {sorted(unknown)}; known are {sorted(known)}")
     found = find_pairs(data["train"], labels=data.get("labels"))
-    split = data.get("split", 0)
     if "validate" in data:
         train, held = found.pairs, find_pairs(data["validate"], labels=data.get("labels")).pairs
     else:
-        train, held = split_patients(found.pairs, hold=data["hold"], seed=split)
+        train, held = split_patients(found.pairs, hold=data["hold"], seed=data.get("split", 0))
+    rest: list[Pair] = []
     if "share" in data:
-        train = split_patients(train, hold=data["share"], seed=seed)[1]
+        rest, train = split_patients(train, hold=data["share"], seed=seed)
     if limit := data.get("limit"):
-        train, held = train[:limit], held[:limit]
+        train, rest, held = train[:limit], rest[:limit], held[:limit]
     if not train or not held:
         raise DataError(f"{len(train)} scans to train on and {len(held)} held out; both must have some")
-    names = list(found.labels.values())
-    return read_volumes(train, found.labels, prepare), read_volumes(held, found.labels, prepare), names
+    return found, train, rest, held
 
 
 Found = tuple[list[Pair], dict[int, str]]

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.patients import told_of_colour, told_of_split
-from medfm.data.volumes import VolumeCase, both_volumes
+from medfm.data.volumes import VolumeCase, both_volumes, unlabelled_volumes
 from medfm.grid import Grid, GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
 from medfm.losses import SegmentLoss, deep_loss
+from medfm.objectives.agreement import Agreement
 from medfm.segmenter import Segmenter, load_segmenter
 
 __all__ = ["Supervised"]
@@ -35,13 +36,15 @@ class Supervised(nn.Module):
             intensity, 0 for none.
         largest: labels of one connected part, of which the model keeps the largest it finds.
         checked: held-out scans looked at after a pass.
+        agree: arguments of `Agreement`, to learn from scans without labels too (see `unlabelled_volumes`).
     """
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float = 15.0, zoom: float = 0.15, flips: str = "",
-        vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12, seed: int = 0,
+        vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12,
+        agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cases, self.held, names = both_volumes(data, GridPrepare.from_dict(prepare), seed=seed)
@@ -53,6 +56,10 @@ class Supervised(nn.Module):
         )  # fmt: skip
         if start := model.get("start"):
             self.network.load_state_dict(load_segmenter(start).state_dict())
+        self.agreement = Agreement(self.network, **agree) if agree else None
+        self.others = unlabelled_volumes(data, self.network.preparation, seed=seed) if agree else []
+        if agree:
+            self.network.settings["about"] |= {"trained on without labels": len(self.others)}
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
         self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
@@ -60,26 +67,43 @@ class Supervised(nn.Module):
         self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        """x (B, C, *patch), target (B, *patch) class numbers, spacing (B, 3) mm."""
+        """x (B, C, *patch), target (B, *patch) class numbers, spacing (B, 3) mm.
+
+        With `agree` x and spacing have more rows, of patches without labels, and `calm` (U, C, *patch) is those as the
+        one sees them with whom the network should agree.
+        """
         generator = self.batches.generator(indices)
-        classes = len(self.network.labels) + 1
+        x, target, spacing = self._patches([self.cases[i % len(self.cases)] for i in indices], generator)
+        x = self._recoloured(x, generator)
+        if self.agreement is None:
+            return {"x": x, "target": target, "spacing": spacing}
+        chosen = torch.randint(len(self.others), (self.agreement.patches,), generator=generator).tolist()
+        plain, _, more = self._patches([self.others[i] for i in chosen], generator)
+        return {
+            "x": torch.cat([x, self._recoloured(plain, generator)]), "target": target,
+            "spacing": torch.cat([spacing, more]), "calm": self.agreement.shown(plain, generator),
+        }  # fmt: skip
+
+    def _patches(self, cases: Sequence[VolumeCase], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A patch of each case, warped: x (B, C, *patch), target (B, *patch), spacing (B, 3) mm."""
         rows = []
-        for index in indices:
-            case = self.cases[index % len(self.cases)]
+        for case in cases:
             matrix = random_map(
                 self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips
             )
-            centre = self._centre(case, generator)
             x, target = sample_patch(
-                case.x.float(), case.labels, centre=centre, patch=self.patch, matrix=matrix, classes=classes
-            )
+                case.x.float(), case.labels, centre=self._centre(case, generator), patch=self.patch, matrix=matrix,
+                classes=len(self.network.labels) + 1,
+            )  # fmt: skip
             rows.append((x, target, case.spacing))
         x, target, spacing = (torch.stack(part) for part in zip(*rows, strict=True))
+        return x, target, spacing
+
+    def _recoloured(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """x with other intensities, within the range that the network reads."""
         if self.vary:
             x = vary_intensity(x, generator, strength=self.vary)
-        if self.network.preparation.intensity in ("range", "windows"):
-            x = x.clamp(0, 1)
-        return {"x": x, "target": target, "spacing": spacing}
+        return x.clamp(0, 1) if self.network.preparation.intensity in ("range", "windows") else x
 
     def _centre(self, case: VolumeCase, generator: torch.Generator) -> list[float]:
         """The middle of a patch, in voxels: on a voxel of a class, or anywhere that keeps the patch inside.
@@ -101,9 +125,19 @@ class Supervised(nn.Module):
         ]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        count = len(batch["target"])
+        if self.agreement is not None:
+            self.agreement.follow(self.network)
         logits = self.network(batch["x"], batch["spacing"])
-        total = deep_loss(self.loss, logits, batch["target"])
-        return {"loss": total, "dice": dice(logits[0].argmax(1), batch["target"], len(self.network.labels)).nanmean()}
+        told = deep_loss(self.loss, [level[:count] for level in logits], batch["target"])
+        right = dice(logits[0][:count].argmax(1), batch["target"], len(self.network.labels)).nanmean()
+        if self.agreement is None:
+            return {"loss": told, "dice": right}
+        share = self.agreement.share()
+        apart = self.agreement(
+            self.network, [level[count:] for level in logits], batch["calm"], batch["spacing"][count:]
+        )
+        return {"loss": told + share * apart, "labelled": told, "disagreement": apart, "dice": right}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
