@@ -2,11 +2,11 @@
 
     python tasks/detection/nodules.py chest.nii.gz --output DIR [--train 24] [--test 12]
 
-Writes DIR/train.jsonl, right halves of the scan, and DIR/test.jsonl, left ones. The halves are whole, with skin, clothes
-and table: a detector that saw nothing but lungs calls those nodules. The right ones reach 50 mm beyond the middle, so
-that heart and aorta are seen whole, as what is no nodule; nothing is planted in this strip, so no lung with nodules is
-in both. What is planted are bumpy balls of 5 to 20 mm, solid or ground glass; distractors are short bent rods and forks
-as thick as nodules.
+Writes DIR/train.jsonl, right halves of the scan, and DIR/test.jsonl, left ones. The halves are whole, with skin,
+clothes and table: a detector that saw nothing but lungs calls those nodules. The right ones reach 50 mm beyond the
+middle, so that heart and aorta are seen whole, as what is no nodule; nothing is planted in this strip, so no lung with
+nodules is in both. What is planted are bumpy balls of 5 to 20 mm, solid or ground glass; distractors are short bent
+rods and forks as thick as nodules.
 """
 
 from __future__ import annotations
