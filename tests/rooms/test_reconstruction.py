@@ -339,10 +339,12 @@ def test_a_network_that_invents_is_seen_on_an_even_disc(tmp_path: Path) -> None:
     pytest.importorskip("deepinv")
     from medfm.evaluate.reconstruct import evaluate_reconstruct
 
-    scan, about = body(tmp_path), {"size": 32}
-    honest, liar = Reconstructor(**PLAIN, about=about), Reconstructor(**PLAIN, about=about)
+    noisy = {**PLAIN, "physics": {"name": "ct", "views": 90, "photons": 3e3, "truth": "dose"}, "about": {"size": 32}}
+    scan, honest, liar = body(tmp_path), Reconstructor(**noisy), Reconstructor(**noisy)
     liar.head.forward = lambda x, y, operator, spacing: [torch.cat([x[..., :14] + 0.5, x[..., 14:]], -1)]  # type: ignore[method-assign]
-    plain = [evaluate_reconstruct(m, [scan], output=tmp_path / "out", limit=1)["plain"] for m in (honest, liar)]
+    found = [evaluate_reconstruct(m, [scan], output=tmp_path / "out", limit=1) for m in (honest, liar)]
+    plain, tried = [metrics["plain"] for metrics in found], found[0]["tried"]
+    assert max(v for name, v in tried.items() if "bands" in name) > found[0]["start"]["psnr"]["value"] + 0.5
     assert abs(plain[0]["network"] - plain[0]["start"]) < 1
     assert plain[1]["network"] < plain[1]["start"] - 3
 
