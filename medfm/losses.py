@@ -80,6 +80,7 @@ class SegmentLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar."""
+        logits = logits.float()  # a sum over voxels in half precision is none
         total = logits.new_zeros(())
         if self.entropy:
             total = total + self.entropy * F.cross_entropy(logits, target, self.classes)

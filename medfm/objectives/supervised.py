@@ -42,7 +42,7 @@ class Supervised(nn.Module):
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
-        loss: dict[str, Any] | None = None, degrees: float = 15.0, zoom: float = 0.15, flips: str = "",
+        loss: dict[str, Any] | None = None, degrees: float | list[float] = 15.0, zoom: float = 0.15, flips: str = "",
         vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12,
         agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
@@ -130,7 +130,7 @@ class Supervised(nn.Module):
             self.agreement.follow(self.network)
         logits = self.network(batch["x"], batch["spacing"])
         told = deep_loss(self.loss, [level[:count] for level in logits], batch["target"])
-        right = dice(logits[0][:count].argmax(1), batch["target"], len(self.network.labels)).nanmean()
+        right = dice(logits[0][:count].max(1).indices, batch["target"], len(self.network.labels)).nanmean()
         if self.agreement is None:
             return {"loss": told, "dice": right}
         share = self.agreement.share()

@@ -26,7 +26,8 @@ __all__ = ["train"]
 
 _TRAIN = {
     "epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0,
-    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "start": "", "seed": 0,
+    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "half": False, "start": "",
+    "seed": 0,
 }  # fmt: skip
 
 
@@ -40,8 +41,9 @@ def train(
     0 = none), minutes between checkpoints, budget (minutes after which the run ends in good order, its cosine fitted
     to them, if its epochs did not end it before; 0 = none), patience (epochs without a better score after which it
     ends; 0 = none), best (keep what was saved at the best score, not at the last), shard (split the model over the
-    processes, see train/shards.py), start (a shipped model of the recipe's kind, or a folder that training left, from
-    which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch.
+    processes, see train/shards.py), half (convolutions and matrix products in bfloat16 where the machine computes in
+    it; weights and their averages stay float32), start (a shipped model of the recipe's kind, or a folder that training
+    left, from which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch.
 
     Under `torchrun` or `accelerate launch` every process calls this; a step then sees that many batches, and the
     losses in the log are means over all of them. before: called on the first process with the objective as it is
@@ -60,7 +62,10 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     set_seed(options["seed"])
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are meant to be stored once
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"],
+        mixed_precision="bf16" if options["half"] and _computes_half() else "no",
+    )  # fmt: skip
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
     if options["start"]:
         _start(objective, options["start"], told=accelerator.is_main_process)
@@ -196,6 +201,14 @@ def _start(objective: Any, name: str, *, told: bool) -> None:
         raise ConfigError("train.start: for heads of a task; here objective.model.adapter or .vision says the start")
     if (other := start_from(network, name)) and told:
         Console(stderr=True).print(f"train.start: begun anew, for their shape is another: {', '.join(other)}")
+
+
+def _computes_half() -> bool:
+    """Whether bfloat16 is faster here than float32: CPUs without instructions for it take several times as long."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _shards(objective: Any, options: dict[str, Any], accelerator: Accelerator) -> Sharded:

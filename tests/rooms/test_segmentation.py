@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,11 +18,13 @@ from medfm.config import load_recipe
 from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.segment import compare_masks, evaluate_segment
+from medfm.image.patches import random_map
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.nn.tiles import label_tiles, starts
 from medfm.predict.segmenting import asymmetry
 from medfm.scan import Scan
 from medfm.segmenter import Segmenter, grow, keep_largest, load_segmenter, places
+from medfm.train import loop
 from medfm.train.loop import train
 
 
@@ -43,6 +46,43 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "objective.prepare.size=0",
     ]  # fmt: skip
     return train(load_recipe("segmentation/hippocampus", small), output=folder / "run")
+
+
+def test_turns_about_one_axis_keep_its_slices_in_one_plane() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spacing = torch.tensor([3.0, 1.0, 1.0])
+    maps = [random_map((8, 8, 8), spacing, generator, degrees=[0, 20, 0]) for _ in range(5)]
+    for matrix in maps:
+        assert matrix[1, 0] == matrix[0, 1] == matrix[1, 2] == matrix[2, 1] == 0  # what is one coronal slice stays one
+        assert matrix[0, 2] != 0 and matrix[2, 0] != 0
+    assert (random_map((8, 8, 8), spacing, generator, degrees=20) != 0).all()
+
+
+def test_the_loss_of_half_precision_is_summed_in_full() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 16, 16, 16, generator=generator).bfloat16()
+    target = torch.randint(0, 3, (2, 16, 16, 16), generator=generator)
+    torch.testing.assert_close(SegmentLoss()(logits, target), SegmentLoss()(logits.float(), target))
+
+
+def test_half_precision_is_in_the_products_and_not_in_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def watch(objective: Any) -> None:
+        objective.network.encoder.stages[0].register_forward_hook(
+            lambda module, _, y: seen[module.training].add(y.dtype)
+        )
+        kept.append(objective)
+
+    kept: list[Any] = []
+    monkeypatch.setattr(loop, "_computes_half", lambda: True)
+    made = Made(Path(), Path(), Path(), tmp_path / "made")
+    small = [*SMALL["supervised"](made), "train.half=true", "train.epochs=1"]
+    train(load_recipe("segmentation/unet", small), output=tmp_path / "run", before=watch)
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}  # held-out scans are measured in full
+    assert {p.dtype for p in kept[0].parameters()} == {torch.float32}
 
 
 def test_it_finds_what_it_learned_on_cases_it_never_saw(trained: Path, balls: Path, tmp_path: Path) -> None:
