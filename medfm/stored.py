@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from medfm import assets
 from medfm.errors import AdapterMismatch, UnknownName
@@ -32,10 +32,14 @@ class Stored(nn.Module):
     def save(self, folder: Path) -> None:
         """Write `medfm.json` and the weights in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
-        elsewhere = _elsewhere(self)
-        tensors = {n: t.contiguous() for n, t in self.state_dict().items() if n not in elsewhere}
-        save_file({n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}, folder / self.file)
+        tensors = {n: t.half() if t.is_floating_point() else t for n, t in self.own_tensors().items()}
+        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / self.file)
         (folder / "medfm.json").write_text(json.dumps({"kind": self.kind, **self.settings}, indent=1) + "\n")
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Its state without the tensors that come with another adapter."""
+        elsewhere = _elsewhere(self)
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in elsewhere}
 
 
 S = TypeVar("S", bound=Stored)

@@ -1,0 +1,110 @@
+"""One site's part of federated averaging: passes of the one loop that begin with the weights all sites agreed on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medfm import config
+from medfm.errors import AdapterMismatch
+from medfm.stored import Stored
+from medfm.train.loop import train
+
+__all__ = ["Site"]
+
+Weights = list[NDArray[np.float32]]
+
+
+class Site:
+    """A hospital that trains with others and keeps its scans (FedAvg; McMahan et al., AISTATS 2017).
+
+    What leaves it are the floating-point tensors of the network, how many cases it has, a loss and a score. Who adds
+    them up, and how they are hidden from that one, is the transport's concern (apps/federated, on Flower).
+
+    Args:
+        recipe: of a task with a head (segmentation, detection, ...), as for `medfm.train`; its `data` is this site's,
+            `train.epochs` the passes of a round.
+        output: folder where `finish` leaves the model of all sites.
+    """
+
+    def __init__(self, recipe: dict[str, Any], *, output: Path) -> None:
+        self.recipe, self.output = recipe, output
+
+    def start(self) -> Weights:
+        """The weights of an untrained network, or of the recipe's `train.start`: every site can give the first ones."""
+        return _weights(self._objective().network)
+
+    def fit(self, weights: Weights, *, number: int, rounds: int) -> tuple[Weights, int, dict[str, Any]]:
+        """Train from `weights` in round `number` of `rounds`, counted from 1.
+
+        Returns the new weights, the number of cases they count by, and `loss`, `score` on the site's held-out patients,
+        and `network`, a hash of what was built, which must be that of all other sites.
+
+        Raises AdapterMismatch: the weights are of another network.
+        """
+        options = {"rate": 3e-4, **self.recipe["train"], "seed": number, "start": "", "budget": 0}
+        options["rate"] *= 0.5 * (1 + math.cos(math.pi * (number - 1) / rounds))
+        kept: list[Any] = []
+
+        def begin(objective: Any) -> None:
+            _load(objective.network, weights)
+            kept.append(objective)
+
+        with tempfile.TemporaryDirectory() as folder:
+            train({**self.recipe, "train": options}, output=Path(folder), before=begin)
+            entry = json.loads((Path(folder) / "log.jsonl").read_text().splitlines()[-1])
+        network = kept[0].network
+        told = {"loss": entry["loss"], "score": entry["score"], "network": _signature(network)}
+        return _weights(network), len(kept[0].cases), told
+
+    def finish(self, weights: Weights) -> tuple[float, int]:
+        """Leave the model of all sites in `output`; its score on the held-out cases of this one, and their number."""
+        objective = self._objective()
+        _load(objective.network, weights)
+        objective.eval()
+        score = float(objective.evaluate()["score"])
+        objective.save(self.output)
+        return score, len(objective.held)
+
+    def _objective(self) -> Any:
+        options = self.recipe["train"]
+        torch.manual_seed(options.get("seed", 0))
+        objective = config.build(
+            "objectives", self.recipe["objective"], data=self.recipe["data"], seed=options.get("seed", 0)
+        )
+        if options.get("start"):
+            from medfm.stored import start_from
+
+            start_from(objective.network, options["start"])
+        return objective
+
+
+def _weights(network: Stored) -> Weights:
+    tensors = network.own_tensors().values()
+    return [tensor.detach().float().numpy().copy() for tensor in tensors if tensor.is_floating_point()]
+
+
+def _load(network: Stored, weights: Weights) -> None:
+    state = {name: tensor for name, tensor in network.own_tensors().items() if tensor.is_floating_point()}
+    found, expected = [w.shape for w in weights], [tuple(t.shape) for t in state.values()]
+    if found != expected:
+        raise AdapterMismatch(
+            f"the weights of this round are those of another network ({len(found)} tensors, {len(expected)} expected, "
+            "or of other shapes); every site must train the same recipe with the same labels"
+        )
+    given = {name: torch.from_numpy(w) for name, w in zip(state, weights, strict=True)}
+    network.load_state_dict(given, strict=False)
+
+
+def _signature(network: Stored) -> str:
+    """Of what the network is and what its outputs mean: two sites with other labels must not be averaged."""
+    about = {key: value for key, value in network.settings.items() if key != "about"}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,97 @@
+"""A site's part of federated averaging, and Flower's around it where it is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_recipes import labelled_volumes
+
+from medfm import assets
+from medfm.config import load_recipe
+from medfm.errors import AdapterMismatch
+from medfm.train.federated import Site
+
+SMALL = [
+    "data.hold=0.34", "objective.patch=[1, 24, 24]", "objective.batch=2", "objective.repeats=2", "objective.largest=[]",
+    "objective.model.encoder.channels=[4, 8, 8]", "objective.model.encoder.convs=1", "train.epochs=1",
+    "objective.model.head={ndim: 2, convs: 1, deep: 1, norm: batch}",
+]  # fmt: skip
+BALLS = "data.labels={1: ball, 2: core}"
+
+
+def site(folder: Path, *more: str, labels: str = BALLS, count: int = 4) -> Site:
+    data = labelled_volumes(folder / "data", count=count)
+    recipe = load_recipe("segmentation/cine-lv", [*SMALL, labels, f"data.train='{data}'", *more])
+    return Site(recipe, output=folder / "model")
+
+
+def test_a_round_hands_out_weights_and_counts_only(tmp_path: Path) -> None:
+    one = site(tmp_path)
+    first = one.start()
+    weights, cases, told = one.fit(first, number=1, rounds=2)
+    assert cases == 3
+    assert [w.shape for w in weights] == [w.shape for w in first] and all(w.dtype == np.float32 for w in weights)
+    assert any(not np.array_equal(a, b) for a, b in zip(weights, first, strict=True))
+    assert set(told) == {"loss", "score", "network"} and str(tmp_path) not in json.dumps(told)
+
+
+def test_sites_begin_alike_differ_after_a_round_and_end_with_one_model(tmp_path: Path) -> None:
+    sites = [site(tmp_path / "a"), site(tmp_path / "b", count=9)]
+    first = sites[0].start()
+    assert all(np.array_equal(a, b) for a, b in zip(first, sites[1].start(), strict=True))
+    rounds = [one.fit(first, number=1, rounds=1) for one in sites]
+    assert rounds[0][2]["network"] == rounds[1][2]["network"]
+    assert not np.array_equal(rounds[0][0][0], rounds[1][0][0])
+    total = sum(cases for _, cases, _ in rounds)
+    mean = [sum(w[i] * n for w, n, _ in rounds) / total for i in range(len(first))]
+    for one in sites:
+        score, held = one.finish([m.astype(np.float32) for m in mean])
+        assert 0 <= score <= 1 and held >= 1
+    files = [load_file(one.output / "segment.safetensors") for one in sites]
+    assert files[0].keys() == files[1].keys()
+    assert all(np.array_equal(files[0][name], files[1][name]) for name in files[0])
+
+
+def test_rounds_end_with_small_steps(tmp_path: Path) -> None:
+    one = site(tmp_path)
+    first = one.start()
+
+    def moved(number: int) -> float:
+        return float(np.abs(one.fit(first, number=number, rounds=10)[0][0] - first[0]).mean())
+
+    assert moved(10) < 0.5 * moved(1)
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    one = site(tmp_path / "a")
+    other = site(tmp_path / "b", labels="data.labels={1: ball}")
+    with pytest.raises(AdapterMismatch, match="same labels"):
+        other.fit(one.start(), number=1, rounds=1)
+    turned = site(tmp_path / "c", labels="data.labels={1: core, 2: ball}")  # the same shapes, another meaning
+    told = [s.fit(one.start(), number=1, rounds=1)[2]["network"] for s in (one, turned)]
+    assert told[0] != told[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(find_spec, ("flwr", "ray"))), reason="needs medfm[federated]")
+def test_three_sites_are_added_up_under_masks(tmp_path: Path) -> None:
+    data = [str(labelled_volumes(tmp_path / name, count=4)) for name in "abc"]
+    done = subprocess.run(
+        [sys.executable, str(assets.root() / "apps" / "federated"), "segmentation/cine-lv", *data, "--rounds", "2",
+         "--output", str(tmp_path / "out"), BALLS, *(s for s in SMALL if "epochs" not in s)],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("Secure aggregation completed") == 2
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rounds.jsonl").read_text().splitlines()]
+    assert [line["after"] for line in lines] == ["training", "averaging"] * 2
+    assert all(line["sites"] == 3 for line in lines)
+    files = [load_file(tmp_path / "out" / name / "segment.safetensors") for name in "abc"]
+    assert all(np.array_equal(files[0][n], f[n]) for f in files for n in f)
