@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_recipe_is_short_and_names_a_registered_objective(name: str) -> None:
     lines = [line for line in (TASKS / f"{name}.yaml").read_text().splitlines() if not line.lstrip().startswith("#")]
     assert len(lines) <= 30
     assert load_recipe(name)["objective"]["name"] in registry.names("objectives")
+
+
+def test_the_list_of_systems_names_every_recipe_and_nothing_else() -> None:
+    text = (TASKS / "README.md").read_text()
+    folders = "|".join(sorted({recipe.split("/")[0] for recipe in RECIPES}))
+    named = set(re.findall(rf"`((?:{folders})/[\w-]+)`", text))
+    by_folder = {f"{folder}/{name}" for folder in ("pretraining",) for name in re.findall(r"`(\w+)`", text)}
+    assert named - set(RECIPES) == set()
+    assert set(RECIPES) - named - by_folder == set()
 
 
 def test_every_task_has_a_card() -> None:
