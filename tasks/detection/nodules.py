@@ -2,11 +2,9 @@
 
     python tasks/detection/nodules.py chest.nii.gz --output DIR [--train 24] [--test 12]
 
-Writes DIR/train.jsonl, right halves of the scan, and DIR/test.jsonl, left ones. The halves are whole, with skin,
-clothes and table: a detector that saw nothing but lungs calls those nodules. The right ones reach 50 mm beyond the
-middle, so that heart and aorta are seen whole, as what is no nodule; nothing is planted in this strip, so no lung with
-nodules is in both. What is planted are bumpy balls of 5 to 20 mm, solid or ground glass; distractors are short bent
-rods and forks as thick as nodules.
+Writes DIR/train.jsonl, right halves of the scan, and DIR/test.jsonl, left ones: no voxel is in both. The halves are
+whole, with skin, clothes and table: a detector that saw nothing but lungs calls those nodules. What is planted are
+bumpy balls of 5 to 20 mm, solid or ground glass; distractors are short bent rods and forks as thick as nodules.
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ import numpy as np
 from scipy import ndimage
 
 from medfm.scan import Scan
-
-SHARED = 50.0  # mm, the strip left of the middle that both halves have
 
 
 def lungs(scan: Scan) -> tuple[np.ndarray, int]:
@@ -106,9 +102,7 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     both, middle = lungs(scan)
     room_of_all = ndimage.binary_erosion(both, iterations=3)
-    near = middle - round(SHARED / spacing[2])
-    halves = {"train": slice(near, None), "test": slice(0, middle)}  # W grows to the patient's right
-    room_of_all[..., near:middle] = False
+    halves = {"train": slice(middle, None), "test": slice(0, middle)}  # W grows to the patient's right
     for (side, half), count in zip(halves.items(), (given.train, given.test), strict=True):
         room = room_of_all[..., half]
         place = scan.affine.copy()
