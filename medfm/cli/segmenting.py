@@ -37,7 +37,11 @@ def segment(
     index: Annotated[int, typer.Option("--slice", min=0, help="Of the box or the points, from 0.", metavar="N")] = 0,
     through: Annotated[bool, typer.Option("--through", help="Follow the thing through the other slices.")] = False,
 ) -> None:
-    """Outline the structures that a model knows, or what a box or a point shows, and print millilitres."""
+    """Outline the structures that a model knows, or what a box or a point shows, and print millilitres.
+
+    Told as well: structures of the model that were not found, and those that the scan's border may cut. With --task
+    totalsegmentator: 117 structures of the body in CT, where that package and its weights are here.
+    """
     import json
 
     from medfm.cli import show
@@ -46,7 +50,8 @@ def segment(
     if not output.name.endswith((".nii", ".nii.gz")):  # told before the work is done
         raise ScanError(f"--output {output.name}: masks are written as NIfTI; end the name in .nii or .nii.gz")
     import medfm
-    from medfm.predict.segmenting import asymmetry, volumes
+    from medfm.predict.segmenting import asymmetry, cut_off, volumes
+    from medfm.predict.whole_body import WHOLE_BODY, outline_whole_body
 
     scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
@@ -61,19 +66,27 @@ def segment(
                 load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks], index=index,
                 through=through,
             )  # fmt: skip
+        elif task == WHOLE_BODY:
+            mask = outline_whole_body(scan)
         else:
             mask = medfm.segment(medfm.load_segmenter(task), scan, flip=flip)
     mask.write(output)
     found = volumes(mask)
     uneven = asymmetry(found)
+    missing, cut = [name for name, ml in found.items() if not ml], cut_off(mask)
     if as_json:
         told = {"task": task, "ml": found, "left_over_right_percent": uneven, "spacing_known": scan.spacing_known}
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps({**told, "not_found": missing, "cut_by_border": cut}))
     else:
         for name, ml in found.items():
-            typer.echo(f"{name}\t{ml:.2f} ml" if scan.spacing_known else f"{name}\t{ml * 1000:.0f} voxels")
+            if ml:
+                typer.echo(f"{name}\t{ml:.2f} ml" if scan.spacing_known else f"{name}\t{ml * 1000:.0f} voxels")
         for name, percent in uneven.items():
             typer.echo(f"{name}, left over right\t{percent:+.1f} %")
+    if missing:
+        show.note(f"not found, {len(missing)} of {len(found)}: {', '.join(missing)}")
+    if cut:
+        show.note(f"at the border of the scan, perhaps cut by it: {', '.join(cut)}")
     show.note(f"written: {output}")
     show.disclaimer()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from medfm.grid import resample_labels
 from medfm.scan import Mask, Scan
 
 if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
-__all__ = ["asymmetry", "segment", "volumes"]
+__all__ = ["asymmetry", "cut_off", "segment", "volumes"]
 
 
 def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
@@ -27,6 +29,17 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
 def volumes(mask: Mask) -> dict[str, float]:
     """Millilitres of each label of a mask, 0.0 for one that was not found."""
     return {about["name"]: about["ml"] for about in mask.to_dict()["labels"].values()}
+
+
+def cut_off(mask: Mask) -> list[str]:
+    """Labels of a volume that reach its first or last voxel along an axis: their millilitres may be those of a part."""
+    if min(mask.array.shape) < 2:
+        return []
+    found: set[int] = set()
+    for axis in range(3):
+        for end in (0, -1):
+            found |= set(np.unique(mask.array.take(end, axis)).tolist())
+    return [mask.labels.get(value, str(value)) for value in sorted(found - {0})]
 
 
 def asymmetry(volumes: dict[str, float]) -> dict[str, float]:

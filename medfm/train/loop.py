@@ -62,10 +62,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     set_seed(options["seed"])
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are meant to be stored once
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"],
-        mixed_precision="bf16" if options["half"] and _computes_half() else "no",
-    )  # fmt: skip
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=options["accumulate"])
     objective = config.build("objectives", recipe["objective"], data=recipe["data"], seed=options["seed"])
     if options["start"]:
         _start(objective, options["start"], told=accelerator.is_main_process)
@@ -142,7 +139,8 @@ class _Run:
 
     def step(self, batch: Any) -> None:
         with self.accelerator.accumulate(self.wrapped):
-            parts = self.wrapped(batch)
+            with self.halved():
+                parts = self.wrapped(batch)
             self.accelerator.backward(parts["loss"])
             if self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.options["clip"])
@@ -152,6 +150,11 @@ class _Run:
                 self.average.update(self.objective)
             self.optimizer.zero_grad()
         self.progress.add({name: float(value.detach()) for name, value in parts.items()})
+
+    def halved(self) -> torch.autocast:
+        """bfloat16 where it is asked for and fast; accelerate's own has one precision for all runs of a process."""
+        half = self.options["half"] and _computes_half()
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
 
     def minutes(self) -> float:
         """Since the last checkpoint."""
