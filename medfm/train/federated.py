@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from medfm import config
-from medfm.errors import AdapterMismatch
-from medfm.stored import Stored
+from medfm.errors import AdapterMismatch, ConfigError
+from medfm.stored import Stored, start_from
 from medfm.train.loop import train
 
 __all__ = ["Site"]
@@ -30,7 +30,7 @@ class Site:
     them up, and how they are hidden from that one, is the transport's concern (apps/federated, on Flower).
 
     Args:
-        recipe: of a task with a head (segmentation, detection, ...), as for `medfm.train`; its `data` is this site's,
+        recipe: of segmentation, detection or classification, as for `medfm.train`; its `data` is this site's,
             `train.epochs` the passes of a round.
         output: folder where `finish` leaves the model of all sites.
     """
@@ -52,27 +52,27 @@ class Site:
         """
         options = {"rate": 3e-4, **self.recipe["train"], "seed": number, "start": "", "budget": 0}
         options["rate"] *= 0.5 * (1 + math.cos(math.pi * (number - 1) / rounds))
-        kept: list[Any] = []
+        begun: list[tuple[Any, str]] = []
 
         def begin(objective: Any) -> None:
             _load(objective.network, weights)
-            kept.append(objective)
+            begun.append((objective, _signature(objective.network)))  # training adds what only this site knows
 
         with tempfile.TemporaryDirectory() as folder:
             train({**self.recipe, "train": options}, output=Path(folder), before=begin)
             entry = json.loads((Path(folder) / "log.jsonl").read_text().splitlines()[-1])
-        network = kept[0].network
-        told = {"loss": entry["loss"], "score": entry["score"], "network": _signature(network)}
-        return _weights(network), len(kept[0].cases), told
+        ((objective, signature),) = begun
+        told = {"loss": entry["loss"], "score": entry["score"], "network": signature}
+        return _weights(objective.network), len(objective.cases), told
 
     def finish(self, weights: Weights) -> tuple[float, int]:
-        """Leave the model of all sites in `output`; its score on the held-out cases of this one, and their number."""
+        """Leave the model of all sites in `output`; its score on held-out cases of this one, and how many it has."""
         objective = self._objective()
         _load(objective.network, weights)
         objective.eval()
         score = float(objective.evaluate()["score"])
         objective.save(self.output)
-        return score, len(objective.held)
+        return score, len(objective.cases)
 
     def _objective(self) -> Any:
         options = self.recipe["train"]
@@ -80,9 +80,12 @@ class Site:
         objective = config.build(
             "objectives", self.recipe["objective"], data=self.recipe["data"], seed=options.get("seed", 0)
         )
+        if not hasattr(objective, "cases") or not isinstance(getattr(objective, "network", None), Stored):
+            raise ConfigError(
+                f"found the objective {self.recipe['objective']['name']!r}; sites can train segmentation, detection "
+                "and classification together"
+            )
         if options.get("start"):
-            from medfm.stored import start_from
-
             start_from(objective.network, options["start"])
         return objective
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from small_recipes import labelled_volumes
+from small_recipes import SMALL as SMALL_OF
+from small_recipes import Made, labelled_volumes
 
 from medfm import assets
 from medfm.config import load_recipe
-from medfm.errors import AdapterMismatch
+from medfm.errors import AdapterMismatch, ConfigError
 from medfm.train.federated import Site
 
 SMALL = [
@@ -52,8 +53,8 @@ def test_sites_begin_alike_differ_after_a_round_and_end_with_one_model(tmp_path:
     total = sum(cases for _, cases, _ in rounds)
     mean = [sum(w[i] * n for w, n, _ in rounds) / total for i in range(len(first))]
     for one in sites:
-        score, held = one.finish([m.astype(np.float32) for m in mean])
-        assert 0 <= score <= 1 and held >= 1
+        score, cases = one.finish([m.astype(np.float32) for m in mean])
+        assert 0 <= score <= 1 and cases >= 3
     files = [load_file(one.output / "segment.safetensors") for one in sites]
     assert files[0].keys() == files[1].keys()
     assert all(np.array_equal(files[0][name], files[1][name]) for name in files[0])
@@ -77,6 +78,26 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     turned = site(tmp_path / "c", labels="data.labels={1: core, 2: ball}")  # the same shapes, another meaning
     told = [s.fit(one.start(), number=1, rounds=1)[2]["network"] for s in (one, turned)]
     assert told[0] != told[1]
+
+
+@pytest.mark.parametrize("task", ["classification/pneumonia", "detection/cells"])
+def test_other_heads_on_the_shared_encoder_send_what_is_theirs_only(task: str, tmp_path: Path) -> None:
+    kind = load_recipe(task)["objective"]["name"]
+    made = SMALL_OF[kind](Made(tmp_path, tmp_path, tmp_path, tmp_path / "made"))
+    one = Site(load_recipe(task, [*made, "train.epochs=1"]), output=tmp_path / "model")
+    first = one.start()
+    weights, _, told = one.fit(first, number=1, rounds=1)
+    assert [w.shape for w in weights] == [w.shape for w in first]
+    assert sum(w.size for w in weights) < 4_000_000  # not the seven million of the shared encoder besides
+    again = one.fit(weights, number=2, rounds=2)[2]
+    assert again["network"] == told["network"]
+    assert one.finish(weights)[0] >= 0
+
+
+def test_what_has_no_head_is_refused(tmp_path: Path) -> None:
+    recipe = load_recipe("registration/voxelmorph", SMALL_OF["registration"](Made(*[tmp_path / "made"] * 4)))
+    with pytest.raises(ConfigError, match="segmentation, detection"):
+        Site(recipe, output=tmp_path).start()
 
 
 @pytest.mark.slow
