@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from medfm.errors import ConfigError
@@ -15,8 +16,31 @@ Norm = Literal["instance", "batch", "group", "none"]
 Activation = Literal["relu", "leaky", "prelu", "elu", "gelu"]
 Triple = tuple[int, int, int]
 
+
+class _Conv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        if not _short(x, self.kernel_size):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+class _Conv3d(nn.Conv3d):
+    def forward(self, x: Tensor) -> Tensor:
+        if not _short(x, self.kernel_size):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+def _short(x: Tensor, kernel: Sequence[int]) -> bool:
+    """Whether an axis is shorter than the kernel. In bfloat16 oneDNN (3.12) then gives the weights a gradient out of
+    memory that nobody wrote, so such layers, the coarsest of small patches, are computed in full."""
+    return any(n < k for n, k in zip(x.shape[2:], kernel, strict=True))
+
+
 _CONVOLUTIONS: dict[tuple[int, bool], type[nn.Module]] = {
-    (2, False): nn.Conv2d, (3, False): nn.Conv3d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d,
+    (2, False): _Conv2d, (3, False): _Conv3d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d,
 }  # fmt: skip
 
 
