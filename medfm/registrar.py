@@ -39,6 +39,11 @@ class Registrar(Stored):
             beside each picture (segmentation and registration together: DeepAtlas, Xu & Niethammer, MICCAI 2019); its
             K classes without the background make the encoder's inputs 2 (1 + K).
         symmetric: half the difference of the velocities of both orders, so that exchanging the scans inverts the field.
+        shrink: what the guide has looked at is averaged over so many voxels along each axis before the network reads
+            it; the displacement is on the scans' own grid all the same.
+        rounds: how often the network looks. From the second time on it sees both scans warped half of the way onto each
+            other by the velocity so far, and what it finds is added (recursive cascades, Zhao et al., ICCV 2019, with
+            one stationary velocity, which stays symmetric and does not fold); needs `symmetric`.
         about: what the model is and was trained on, for people; kept as it is.
     """
 
@@ -46,18 +51,22 @@ class Registrar(Stored):
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], prepare: dict[str, Any], start: Start = "centre",
-        symmetric: bool = False, guide: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
+        symmetric: bool = False, shrink: int = 1, rounds: int = 1, guide: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.about = about or {}
         self.settings = {
             "encoder": encoder, "head": head, "prepare": prepare, "start": start, "symmetric": symmetric,
+            **({"shrink": shrink} if shrink > 1 else {}), **({"rounds": rounds} if rounds > 1 else {}),
             "guide": guide, "about": self.about,
         }  # fmt: skip
         self.preparation, self.start = GridPrepare.from_dict(prepare), start
         self.encoder = config.build("encoders", encoder)
         self.head = FlowHead(self.encoder.channels, self.encoder.strides, **head)
-        self.symmetric = symmetric
+        self.symmetric, self.shrink, self.rounds = symmetric, shrink, rounds
+        if rounds > 1 and not symmetric:
+            raise ConfigError(f"found {rounds} rounds without symmetric: both scans go half of the way, by one velocity")
         if symmetric and not self.head.steps:
             raise ConfigError("symmetric needs a velocity (head.steps > 0): a displacement is not inverted by its sign")
         self.guide = None if guide is None else Segmenter(**guide).eval().requires_grad_(False)
@@ -74,6 +83,22 @@ class Registrar(Stored):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """What `look` gives of two pictures on one grid -> flow (B, 3, d, h, w), see `FlowHead`."""
+        return self.flow(self.shrunk(moving), self.shrunk(fixed))
+
+    def shrunk(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) on the grid that the network reads, see `shrink`."""
+        return F.avg_pool3d(x, self.shrink) if self.shrink > 1 else x
+
+    def flow(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """What `shrunk` gives of two pictures -> flow (B, 3, d, h, w)."""
+        flow, size = self._seen(moving, fixed), (fixed.shape[2], fixed.shape[3], fixed.shape[4])
+        for _ in range(self.rounds - 1):
+            half = self.head.displacement(torch.cat([flow, -flow]) / 2, size)
+            a, b = warp(torch.cat([moving, fixed]), half).chunk(2)
+            flow = flow + self._seen(a, b)
+        return flow
+
+    def _seen(self, moving: Tensor, fixed: Tensor) -> Tensor:
         both = torch.cat([moving, fixed], 1)
         if self.symmetric:
             both = torch.cat([both, torch.cat([fixed, moving], 1)])
@@ -97,14 +122,15 @@ class Registrar(Stored):
         a, b = (F.pad(x, pads, mode="replicate") for x in (moving, fixed))
         full = (a.shape[2], a.shape[3], a.shape[4])
         with torch.inference_mode():
-            a, b = self.look(a, spacing), self.look(b, spacing)
+            a, b = self.look(torch.cat([a, b]), spacing.repeat(2, 1)).chunk(2)  # one look at two scans is the faster
             flow = self(a, b)
         if optimise:
             kind = FlowLoss(ncc=1.0) if self.guide is None else FlowLoss(mse=_SOFT)
             shown = slice(0 if self.guide is None or loss else moving.shape[1], None)
             flow = self._optimised(flow, a[:, shown], b[:, shown], steps=optimise, loss=loss or kind)
         with torch.inference_mode():
-            return self.head.displacement(flow, full)[:, :, : size[0], : size[1], : size[2]]
+            u = self.head.displacement(flow, full, finer=self.shrink)
+            return u[:, :, : size[0], : size[1], : size[2]]
 
     @torch.enable_grad()
     def _optimised(self, flow: Tensor, moving: Tensor, fixed: Tensor, *, steps: int, loss: FlowLoss) -> Tensor:
@@ -113,7 +139,7 @@ class Registrar(Stored):
         descent = torch.optim.Adam([flow], lr=0.05)
         for _ in range(steps):
             descent.zero_grad()
-            u = self.head.displacement(flow, size)
+            u = self.head.displacement(flow, size, finer=self.shrink)
             loss(warp(moving, u), fixed, flow).backward()
             descent.step()
         return flow.detach()
@@ -121,7 +147,8 @@ class Registrar(Stored):
     def _margin(self, sizes: tuple[int, int, int]) -> list[int]:
         """To whole strides, and two voxels at the coarsest level: normalisation needs more than one."""
         pads: list[int] = []
-        for size, stride in zip(sizes[::-1], self.encoder.strides[-1][::-1], strict=True):
+        for size, step in zip(sizes[::-1], self.encoder.strides[-1][::-1], strict=True):
+            stride = step * self.shrink
             wanted = max(-(-size // stride), 2 if stride > 1 else 1) * stride
             pads += [0, wanted - size]
         return pads

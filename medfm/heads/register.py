@@ -47,7 +47,8 @@ class FlowHead(nn.Module):
             flow = flow * flow.new_tensor([0, 1, 1]).view(1, 3, 1, 1, 1)
         return flow
 
-    def displacement(self, flow: Tensor, size: tuple[int, int, int]) -> Tensor:
-        """flow -> displacement (B, 3, *size) in voxels of the input's grid."""
+    def displacement(self, flow: Tensor, size: tuple[int, int, int], *, finer: int = 1) -> Tensor:
+        """flow -> displacement (B, 3, *size) in voxels of the input's grid, or of one that is `finer` so many times."""
         u = exponential(flow, steps=self.steps) if self.steps else flow
-        return resize_flow(u, size, scale=self.scale)
+        d, h, w = self.scale
+        return resize_flow(u, size, scale=(d * finer, h * finer, w * finer))

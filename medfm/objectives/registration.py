@@ -124,24 +124,28 @@ class Registration(nn.Module):
         return normalise(acquire(picture, spacing=spacing, target=spacing, generator=generator))[None]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        moving, fixed = batch["moving"], batch["fixed"]
-        flow = self.network(moving, fixed)
-        parts = self._parts(flow, moving, fixed, batch["moving_labels"], batch["fixed_labels"])
+        moving, fixed = (self.network.shrunk(batch[name]) for name in ("moving", "fixed"))
+        a, b = (self._shares(batch[f"{name}_labels"]) for name in ("moving", "fixed"))
+        flow = self.network.flow(moving, fixed)
+        parts = self._parts(flow, moving, fixed, a, b)
         if self.both:
-            back = self._parts(-flow, fixed, moving, batch["fixed_labels"], batch["moving_labels"])
+            back = self._parts(-flow, fixed, moving, b, a)
             parts = {name: (value + back[name]) / 2 for name, value in parts.items()}
         return parts
 
-    def _parts(self, flow: Tensor, moving: Tensor, fixed: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        u = self.network.head.displacement(flow, self.patch)
+    def _shares(self, labels: Tensor) -> Tensor:
+        """(B, D, H, W) class numbers -> (B, K, ...), how much of each voxel that the network reads is of each class."""
+        return self.network.shrunk(_one_hot(labels, len(self.labels)))
+
+    def _parts(self, flow: Tensor, moving: Tensor, fixed: Tensor, shares: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        u = self.network.head.displacement(flow, (fixed.shape[2], fixed.shape[3], fixed.shape[4]))
         a, b = (x[:, : self.channels] for x in (moving, fixed))
         loss = self.loss(warp(a, u) if self.loss.mse or self.loss.ncc else b, b, flow)
         if not self.dice or not self.labels:
             return {"loss": loss}
         from monai.losses import DiceLoss
 
-        warped = warp(_one_hot(labels, len(self.labels)), u, padding="zeros")
-        soft = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(warped, _one_hot(wanted, len(self.labels)))
+        soft = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(warp(shares, u, padding="zeros"), wanted)
         return {"loss": loss + self.dice * soft, "dice": 1 - soft.detach()}
 
     @torch.no_grad()
@@ -154,7 +158,7 @@ class Registration(nn.Module):
         for moving, fixed in self.pairs:
             (a, before), (b, truth) = (self._plain(self.held.cases[i]) for i in (moving, fixed))
             flow = self.network(a, b)
-            u = self.network.head.displacement(flow, self.patch)
+            u = self.network.head.displacement(flow, self.patch, finer=self.network.shrink)
             folded = 100 * (jacobian(u) <= 0).float().mean()
             if not self.labels:
                 shown = slice(0, self.channels)

@@ -104,6 +104,28 @@ def test_a_network_registers_in_patient_space():
     assert np.abs(closer.points(x) - x).max() < 0.5
 
 
+def test_further_rounds_keep_the_field_symmetric_and_on_the_scans_own_grid():
+    torch.manual_seed(0)
+    model = Registrar(
+        encoder={"name": "conv", "inputs": 2, "channels": [4, 8, 8], "strides": [1, 2, 2], "convs": 1},
+        head={"level": 0}, prepare={"intensity": "zscore"}, symmetric=True, shrink=2, rounds=2,
+    ).eval()  # fmt: skip
+    torch.nn.init.normal_(model.head.decoder.logits[0].weight, std=0.3)
+    a, b = torch.randn(2, 1, 1, 16, 24, 16)
+    there, back = model(a, b), model(b, a)
+    assert there.shape == (1, 3, 8, 12, 8)
+    assert torch.allclose(there, -back, atol=1e-5)
+    model.rounds = 1
+    assert not torch.allclose(model(a, b), there, atol=1e-2)  # the second look saw something else
+    a, b = torch.randn(2, 1, 1, 15, 22, 17)
+    u = model.displacement(a, b, spacing=torch.ones(1, 3))
+    assert u.shape == (1, 3, 15, 22, 17)
+    moved = model.head.displacement(torch.full((1, 3, 8, 8, 8), 0.1), (16, 16, 16), finer=model.shrink)
+    assert torch.allclose(moved, torch.tensor(0.2))  # in voxels of half the size
+    with pytest.raises(ConfigError, match="symmetric"):
+        Registrar(encoder=model.settings["encoder"], head={}, prepare={"intensity": "zscore"}, rounds=2)
+
+
 def test_a_guide_is_read_beside_the_pictures_and_saved_with_the_network(tmp_path):
     torch.manual_seed(0)
     seen = {"encoder": {"name": "conv", "channels": [4, 8]}, "head": {}, "prepare": {"intensity": "zscore"}}
