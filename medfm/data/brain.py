@@ -116,13 +116,14 @@ class Head:
 
     def sample(
         self, shape: Sequence[int], *, spacing: float, generator: torch.Generator,
-        shift: float | Sequence[float] = 8.0, lesion: float = 0.0, common: float = 0.0, distract: float = 0.0,
+        shift: float | Sequence[float] = 8.0, lesion: float = 0.0, most: int = 4, common: float = 0.0,
+        distract: float = 0.0,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One training pair on a window around the brain: image (D, H, W) in [0, 1], mask values (D, H, W) uint8.
 
         The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
         shift: mm that the window may lie off the brain's middle, for all axes or each. lesion: share of the pairs that
-        get one to four planted, of 5 to 40 mm. common: see `random_contrast`. distract: chance of each of
+        get one to `most` planted, of 5 to 40 mm, few in most of them. common: see `random_contrast`. distract: chance of each of
         several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
         """
         size = (spacing,) * 3
@@ -145,7 +146,7 @@ class Head:
             wanted = lesions.widened(mask, spacing=size, generator=generator)
             labels, mask = self.wider(labels, mask, wanted), wanted
         if torch.rand((), generator=generator) < lesion:
-            count = 1 + int(4 * torch.rand((), generator=generator).item() ** 2)  # one in half of them
+            count = 1 + int(most * torch.rand((), generator=generator).item() ** 2)
             planted, sides = lesions.plant(mask, count, lesions.VOLUMES, size, generator)
         image, _ = self.paint(
             labels, mask, means, deviations, planted=planted, spacing=size, distract=distract, generator=generator

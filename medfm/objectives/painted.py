@@ -27,10 +27,10 @@ class Painted(nn.Module):
             without the finest stage, trained at twice the spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
-            the brain's middle, as brains do in scans. lesion, common, distract: see `medfm.data.brain.Head.sample`.
+            the brain's middle, as brains do in scans. lesion, most, common, distract: see `medfm.data.brain.Head.sample`.
             tile: voxels read at once later (default: window). fine: images are painted with voxels that much smaller
             and averaged, so that a voxel holds parts of several tissues, as in a scan. sides: tell only the left and
-            the right half of the brain apart, and lesions in them.
+            the right half of the brain apart, and lesions in both.
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
         loss: arguments of `SegmentLoss`. rare: how much more a class counts in its cross-entropy the rarer it is, an
             exponent of its share.
@@ -38,20 +38,21 @@ class Painted(nn.Module):
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float,
-        shift: float | list[float] = 28.0, lesion: float = 0.5, common: float = 0.0, distract: float = 0.0,
-        fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None, samples: int = 60,
+        shift: float | list[float] = 28.0, lesion: float = 0.5, most: int = 4, common: float = 0.0,
+        distract: float = 0.0, fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None, samples: int = 60,
         batch: int = 1, looks: int = 3, loss: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.spacing, self.fine = tuple(window), spacing, fine
         self.draw: dict[str, Any] = {
-            "spacing": spacing / fine, "shift": shift, "lesion": lesion, "common": common, "distract": distract,
+            "spacing": spacing / fine, "shift": shift, "lesion": lesion, "most": most, "common": common,
+            "distract": distract,
         }  # fmt: skip
         self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
         names = value_names()
         if sides:
             names = {v: f"{n.split()[0]} half" for v, n in names.items() if n.split()[0] in LESIONS}
-        names |= {value: f"{side} lesion" for side, value in LESIONS.items()} if lesion else {}
+        names |= dict.fromkeys(LESIONS.values(), "lesion") if lesion else {}
         labels = list(dict.fromkeys(names.values()))
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=labels, patch=tile or window,
@@ -79,8 +80,9 @@ class Painted(nn.Module):
         for head in self.heads:
             sizes = torch.bincount(head.labels.flatten().long(), minlength=len(head.values)).float()
             count.index_add_(0, self.number[head.targets().long()], sizes)
-            for value in LESIONS.values() if self.draw["lesion"] else ():  # about one a side where there are any
-                count[self.number[value]] += self.draw["lesion"] * 1000 * MEAN_ML / math.prod(head.spacing)
+            if self.draw["lesion"]:
+                planted = self.draw["lesion"] * (1 + self.draw["most"] / 3)
+                count[self.number[LESIONS["left"]]] += planted * 1000 * MEAN_ML / math.prod(head.spacing)
         weights = (count / count.max()).clamp(min=1e-12) ** -rare
         return (weights / weights.min()).clamp(max=50.0).tolist()
 

@@ -1,4 +1,4 @@
-"""Lesions in MR of a head, by a model of both halves of the brain: each with its side, volume, score and mask."""
+"""Lesions in MR of a head, by a model of them and both halves of the brain: side, volume, score and mask of each."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ LOOKED_FOR = (
 )
 LESION_MODEL = "lesions"
 _CANDIDATE = 0.3  # probability from which a voxel may belong to a lesion
+_AROUND = 2  # voxels around a part that say on which side it lies
+_READ = ("left half", "right half", "lesion")
 _MOST = 8  # parts of a map that are worth a score; a map of more is noise
 _found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
 
@@ -71,21 +73,22 @@ def find_lesions(scan: Scan) -> list[Finding]:
 
 
 def parts(model: Segmenter, scan: Scan) -> list[Part]:
-    """The parts of the map of "left lesion" and "right lesion" in which something is suspicious."""
+    """The parts of the map of "lesion" in which something is suspicious, on the side of the half that is around them."""
     from scipy import ndimage
 
     grid = model.preparation(scan)
     chances = model.probabilities(grid)
-    left, right = (chances[1 + model.labels.index(f"{side} lesion")].numpy() for side in ("left", "right"))
-    both, voxel = left + right, float(np.prod(grid.spacing)) / 1000
-    numbered, count = ndimage.label(both > _CANDIDATE, np.ones((3, 3, 3)))
-    tops = ndimage.maximum(both, numbered, np.arange(1, count + 1)) if count else np.zeros(0)
+    left, right, lesion = (chances[1 + model.labels.index(name)].numpy() for name in _READ)
+    voxel = float(np.prod(grid.spacing)) / 1000
+    numbered, count = ndimage.label(lesion > _CANDIDATE, np.ones((3, 3, 3)))
+    tops = ndimage.maximum(lesion, numbered, np.arange(1, count + 1)) if count else np.zeros(0)
     found = []
     for number in np.argsort(-np.asarray(tops))[:_MOST] + 1:
         inside = numbered == number
-        side = "left" if left[inside].sum() > right[inside].sum() else "right"
-        alone = np.where(ndimage.binary_dilation(inside), both, np.float32(0))
-        highest = float(both[inside].max())
+        around = ndimage.binary_dilation(inside, iterations=_AROUND)
+        side = "left" if left[around].sum() > right[around].sum() else "right"
+        alone = np.where(ndimage.binary_dilation(inside), lesion, np.float32(0))
+        highest = float(lesion[inside].max())
         ml = float((alone > _edge(highest)).sum()) * voxel
         found.append(Part(alone, cast("Side", side), highest, ml))
     return found

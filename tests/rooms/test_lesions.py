@@ -33,12 +33,13 @@ class Bright(Segmenter):
     def probabilities(self, grid: Grid) -> Tensor:
         bright = grid.numbers()[0]
         left = torch.arange(bright.shape[2]) < bright.shape[2] / 2
-        return torch.stack([1 - bright, 0 * bright, 0 * bright, bright * left, bright * ~left])
+        dark = 1 - bright
+        return torch.stack([0 * bright, dark * left, dark * ~left, bright])
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
-    labels = ["left half", "right half", "left lesion", "right lesion"]
+    labels = ["left half", "right half", "lesion"]
     made = Bright(
         encoder={"name": "conv", "ndim": 3, "channels": [4, 4]}, head={}, labels=labels, patch=[16, 16, 16],
         prepare={"spacing": [3.0] * 3, "intensity": "range"},
