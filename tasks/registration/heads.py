@@ -3,17 +3,21 @@ r"""Write synthetic brain MR of several people as a labelled data set, and pairs
     python tasks/registration/heads.py subject_*.nii.gz --output heads
     python tasks/registration/heads.py subject_13.nii.gz subject_14.nii.gz --images 10 --sides --common 1 \
         --spacing 1 --window 192 224 192 --held 0 --output painted         # for medfm evaluate segment
+    python tasks/registration/heads.py subject_13.nii.gz subject_14.nii.gz --images 5 --common 1 \
+        --spacing 1.5 --window 128 160 128 --held 2 --output pairs        # for medfm evaluate register pairs/pairs.jsonl
     medfm train registration/synthmorph data.train=heads 'data.hold=[subject_13, subject_14]' ... --output runs/brain
     medfm evaluate register heads/pairs.jsonl --model runs/brain --output runs/figures/brain
 
 Each image is painted anew from a person's label map, with a contrast, resolution, bias and pose of its own; the two
-images of a pair are of two different people. The last people of the list are held out.
+images of a pair are of two different people, and the pairs are in random order. The last people of the list are held
+out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +59,15 @@ def main() -> None:
             rows.append({"image": row["images"], "label": row["labels"]})
     labels = {"0": "background", **{str(i): name for i, name in enumerate(names, 1)}}
     (given.output / "dataset.json").write_text(json.dumps({"labels": labels, "training": rows}, indent=1))
-    held = rows[-given.held :] if given.held else []
+    held = rows[-given.held * given.images :] if given.held else []
     pairs = [
         {
             "moving": a["image"], "fixed": b["image"], "moving_labels": a["label"], "fixed_labels": b["label"],
             "patient": Path(b["image"]).name.split(".")[0],
         }
-        for a in held for b in held if a is not b
+        for i, a in enumerate(held) for j, b in enumerate(held) if i // given.images != j // given.images
     ]  # fmt: skip
+    random.Random(0).shuffle(pairs)  # the first few are a sample of all
     (given.output / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
 
 
