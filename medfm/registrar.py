@@ -66,7 +66,7 @@ class Registrar(Stored):
         self.head = FlowHead(self.encoder.channels, self.encoder.strides, **head)
         self.symmetric, self.shrink, self.rounds = symmetric, shrink, rounds
         if rounds > 1 and not symmetric:
-            raise ConfigError(f"found {rounds} rounds without symmetric: both scans go half of the way, by one velocity")
+            raise ConfigError(f"found {rounds} rounds without symmetric: both scans go half of the way by it")
         if symmetric and not self.head.steps:
             raise ConfigError("symmetric needs a velocity (head.steps > 0): a displacement is not inverted by its sign")
         self.guide = None if guide is None else Segmenter(**guide).eval().requires_grad_(False)

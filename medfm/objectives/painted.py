@@ -27,8 +27,8 @@ class Painted(nn.Module):
             without the finest stage, trained at twice the spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
-            the brain's middle, as brains do in scans. lesion, most, common, distract: see `medfm.data.brain.Head.sample`.
-            tile: voxels read at once later (default: window). fine: images are painted with voxels that much smaller
+            the brain's middle, as brains do in scans. lesion, most, common, distract: see
+            `medfm.data.brain.Head.sample`. tile: voxels read at once later (default: window). fine: images are painted with voxels that much smaller
             and averaged, so that a voxel holds parts of several tissues, as in a scan. sides: tell only the left and
             the right half of the brain apart, and lesions in both.
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
@@ -39,8 +39,8 @@ class Painted(nn.Module):
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float,
         shift: float | list[float] = 28.0, lesion: float = 0.5, most: int = 4, common: float = 0.0,
-        distract: float = 0.0, fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None, samples: int = 60,
-        batch: int = 1, looks: int = 3, loss: dict[str, Any] | None = None, seed: int = 0,
+        distract: float = 0.0, fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None,
+        samples: int = 60, batch: int = 1, looks: int = 3, loss: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.spacing, self.fine = tuple(window), spacing, fine

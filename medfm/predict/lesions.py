@@ -73,7 +73,7 @@ def find_lesions(scan: Scan) -> list[Finding]:
 
 
 def parts(model: Segmenter, scan: Scan) -> list[Part]:
-    """The parts of the map of "lesion" in which something is suspicious, on the side of the half that is around them."""
+    """The parts of the map of "lesion" in which something is suspicious, each of the side that lies around it."""
     from scipy import ndimage
 
     grid = model.preparation(scan)

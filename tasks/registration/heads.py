@@ -4,7 +4,7 @@ r"""Write synthetic brain MR of several people as a labelled data set, and pairs
     python tasks/registration/heads.py subject_13.nii.gz subject_14.nii.gz --images 10 --sides --common 1 \
         --spacing 1 --window 192 224 192 --held 0 --output painted         # for medfm evaluate segment
     python tasks/registration/heads.py subject_13.nii.gz subject_14.nii.gz --images 5 --common 1 \
-        --spacing 1.5 --window 128 160 128 --held 2 --output pairs        # for medfm evaluate register pairs/pairs.jsonl
+        --spacing 1.5 --window 128 160 128 --held 2 --output pairs      # for medfm evaluate register
     medfm train registration/synthmorph data.train=heads 'data.hold=[subject_13, subject_14]' ... --output runs/brain
     medfm evaluate register heads/pairs.jsonl --model runs/brain --output runs/figures/brain
 
