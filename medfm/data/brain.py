@@ -123,8 +123,8 @@ class Head:
 
         The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
         shift: mm that the window may lie off the brain's middle, for all axes or each. lesion: share of the pairs that
-        get one to `most` planted, of 5 to 40 mm, few in most of them. common: see `random_contrast`. distract: chance of
-        each of several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
+        get one to `most` planted, of 5 to 40 mm, few in most of them. common: see `random_contrast`. distract: chance
+        of each of several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
         """
         size = (spacing,) * 3
         points = synthesis.random_points(shape, spacing=size, generator=generator, shift=shift)
