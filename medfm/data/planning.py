@@ -45,7 +45,8 @@ def planned(
         "objective": json.loads(json.dumps(objective)),  # lists that stand twice are written twice
         "data": {"train": str(path.resolve()), "labels": data.labels, "hold": 0.15, "split": 0},
         "train": {
-            "epochs": 1000, "rate": 3.0e-3, "decay": 0.01, "average": 0.995, "minutes": 10, "budget": 0, "seed": 0,
+            "epochs": 1000, "rate": 3.0e-3, "decay": 0.01, "average": 0.995, "half": True, "minutes": 10, "budget": 0,
+            "seed": 0,
         },
     }  # fmt: skip
     head = "".join(f"# {line}\n" for line in [f"nnU-Net's plan {name}, to be edited.", *summary.splitlines()])
