@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["random_map", "sample_patch", "vary_intensity"]
+__all__ = ["random_bend", "random_map", "sample_patch", "vary_intensity"]
 
 Shape = tuple[int, int, int]
 
@@ -42,18 +42,30 @@ def random_map(
     return matrix
 
 
+def random_bend(patch: Shape, spacing: Tensor, generator: torch.Generator, *, mm: float | Sequence[float]) -> Tensor:
+    """A smooth displacement (3, *patch) in voxels along D, H, W: normal with a deviation of `mm` (one number, or three)
+    at points 12 mm apart, linear between them (Ronneberger et al. 2015)."""
+    points = [max(2, round(n * s / 12) + 1) for n, s in zip(patch, spacing.tolist(), strict=True)]
+    deviation = torch.tensor(mm, dtype=torch.float32).expand(3) / spacing
+    drawn = torch.randn(1, 3, *points, generator=generator) * deviation.view(1, 3, 1, 1, 1)
+    return F.interpolate(drawn, patch, mode="trilinear", align_corners=True)[0]
+
+
 def sample_patch(
-    x: Tensor, labels: Tensor, *, centre: Sequence[float], patch: Shape, matrix: Tensor, classes: int
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, labels: Tensor, *, centre: Sequence[float], patch: Shape, matrix: Tensor, classes: int,
+    bend: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Crop and warp in one go: x (C, D, H, W), labels (D, H, W) uint8 -> (C, *patch), (*patch) long.
 
-    Voxel p of the patch is taken from centre + matrix @ (p - middle). Beyond its border the volume repeats its last
-    voxels and has label 0. Labels keep smooth borders: each class is sampled linearly and the largest wins (up to eight
-    classes; with more, the nearest voxel's label).
+    Voxel p of the patch is taken from centre + matrix @ (p - middle) + bend[:, p]. Beyond its border the volume repeats
+    its last voxels and has label 0. Labels keep smooth borders: each class is sampled linearly and the largest wins (up
+    to eight classes; with more, the nearest voxel's label).
     """
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
     lines = [axis[:, None] * matrix[:, i] for i, axis in enumerate(axes)]  # an affine map is a sum of three lines
     place = lines[0][:, None, None] + lines[1][None, :, None] + lines[2][None, None] + torch.tensor(list(centre))
+    if bend is not None:
+        place = place + bend.movedim(0, -1)
     sizes = torch.tensor(x.shape[1:], dtype=torch.float32)
     grid = (((2 * place + 1) / sizes) - 1).flip(-1)[None]
     warped = F.grid_sample(x[None], grid, padding_mode="border", align_corners=False)[0]

@@ -13,7 +13,7 @@ from medfm.data.batches import Batches
 from medfm.data.patients import told_of_colour, told_of_split
 from medfm.data.volumes import VolumeCase, both_volumes, unlabelled_volumes
 from medfm.grid import Grid, GridPrepare
-from medfm.image.patches import random_map, sample_patch, vary_intensity
+from medfm.image.patches import random_bend, random_map, sample_patch, vary_intensity
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.objectives.agreement import Agreement
 from medfm.segmenter import Segmenter, load_segmenter
@@ -32,8 +32,8 @@ class Supervised(nn.Module):
         repeats: patches of each scan in a pass.
         foreground: share of patches centred on a voxel of a random class of the scan; others lie anywhere.
         loss: arguments of `SegmentLoss`.
-        degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). vary: strength of the changes of
-            intensity, 0 for none.
+        degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). bend: mm of `random_bend`, 0 for
+            none. vary: strength of the changes of intensity, 0 for none.
         largest: labels of one connected part, of which the model keeps the largest it finds.
         checked: held-out scans looked at after a pass.
         agree: arguments of `Agreement`, to learn from scans without labels too (see `unlabelled_volumes`).
@@ -43,7 +43,7 @@ class Supervised(nn.Module):
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float | list[float] = 15.0, zoom: float = 0.15, flips: str = "",
-        vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12,
+        bend: float | list[float] = 0.0, vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12,
         agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -62,7 +62,7 @@ class Supervised(nn.Module):
             self.network.settings["about"] |= {"trained on without labels": len(self.others)}
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
-        self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
+        self.degrees, self.zoom, self.flips, self.bend, self.vary = degrees, zoom, flips, bend, vary
         self.loss = SegmentLoss(**(loss or {}))
         self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
 
@@ -91,9 +91,10 @@ class Supervised(nn.Module):
             matrix = random_map(
                 self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips
             )
+            bend = random_bend(self.patch, case.spacing, generator, mm=self.bend) if self.bend else None
             x, target = sample_patch(
                 case.x.float(), case.labels, centre=self._centre(case, generator), patch=self.patch, matrix=matrix,
-                classes=len(self.network.labels) + 1,
+                classes=len(self.network.labels) + 1, bend=bend,
             )  # fmt: skip
             rows.append((x, target, case.spacing))
         x, target, spacing = (torch.stack(part) for part in zip(*rows, strict=True))

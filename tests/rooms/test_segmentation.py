@@ -18,7 +18,7 @@ from medfm.config import load_recipe
 from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.segment import compare_masks, evaluate_segment
-from medfm.image.patches import random_map
+from medfm.image.patches import random_bend, random_map, sample_patch
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.nn.stages import convolution
 from medfm.nn.tiles import label_tiles, starts
@@ -57,6 +57,21 @@ def test_turns_about_one_axis_keep_its_slices_in_one_plane() -> None:
         assert matrix[1, 0] == matrix[0, 1] == matrix[1, 2] == matrix[2, 1] == 0  # what is one coronal slice stays one
         assert matrix[0, 2] != 0 and matrix[2, 0] != 0
     assert (random_map((8, 8, 8), spacing, generator, degrees=20) != 0).all()
+
+
+def test_bent_patches_take_their_labels_along() -> None:
+    generator = torch.Generator().manual_seed(0)
+    line = torch.linspace(0, 1, 32)
+    x = (line[:, None, None] + line[:, None] * 2 + line * 4)[None]
+    labels = (x[0] > 3.5).to(torch.uint8)
+    spacing = torch.ones(3)
+    straight = {"centre": [15.5] * 3, "patch": (24, 24, 24), "matrix": torch.eye(3), "classes": 2}
+    for mm in (2.0, [0.0, 2.0, 0.0]):
+        bend = random_bend((24, 24, 24), spacing, generator, mm=mm)
+        seen, target = sample_patch(x, labels, **straight, bend=bend)
+        assert not torch.equal(seen, sample_patch(x, labels, **straight)[0])
+        assert ((seen[0] > 3.5) == (target == 1)).float().mean() > 0.98
+    assert (bend[0] == 0).all() and (bend[2] == 0).all() and 0.5 < bend[1].std() < 2  # 2 mm at the points, less between
 
 
 def test_the_loss_of_half_precision_is_summed_in_full() -> None:
