@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from medfm.scan import Scan
 
-__all__ = ["Grid", "GridPrepare", "mirrors", "resample", "resample_labels"]
+__all__ = ["Grid", "GridPrepare", "mirrors", "placed", "resample", "resample_labels"]
 
 Three = tuple[float, float, float]
 
@@ -136,6 +136,14 @@ class Grid:
             x = x.expand(3, -1, -1, -1) if kind.channels == 3 else x.mean(0, keepdim=True)
         x = (x - self.low) / (self.high - self.low)
         return x if kind.intensity in ("zscore", "ct") else x.clamp_(0, 1)
+
+
+def placed(scan: Scan, grid: Grid) -> Scan:
+    """What was made of `scan` as a scan of its own: the outer edges of both lie on each other."""
+    steps = [old / new for old, new in zip(scan.data.shape[:0:-1], grid.shape[::-1], strict=True)]
+    onto = np.diag([*steps, 1.0])
+    onto[:3, 3] = [(s - 1) / 2 for s in steps]
+    return replace(scan, data=grid.array, affine=scan.affine @ onto)
 
 
 def mirrors(names: str) -> list[list[int]]:

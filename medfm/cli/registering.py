@@ -22,6 +22,7 @@ class Way(StrEnum):
     """How the alignment is found."""
 
     network = "network"
+    structures = "structures"
     rigid = "rigid"
     affine = "affine"
     bspline = "bspline"
@@ -35,7 +36,7 @@ class Contrast(StrEnum):
     same = "same"
 
 
-How = Annotated[Way, typer.Option("--method", help="A trained network, or a search.")]
+How = Annotated[Way, typer.Option("--method", help="A trained network, the structures of two brains, or a search.")]
 Model = Annotated[
     str, typer.Option(help="A registration model from `medfm models`, or a folder.", metavar="NAME")
 ]  # fmt: skip

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medfm.errors import ConfigError, DataError
+from medfm.grid import placed
 from medfm.scan import Alignment, Scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medfm.grid import Grid
     from medfm.registrar import Registrar
 
 __all__ = ["likeness", "register"]
 
-Method = Literal["network", "rigid", "affine", "bspline", "demons"]
+Method = Literal["network", "structures", "rigid", "affine", "bspline", "demons"]
 _STEPS = 40  # of instance optimisation
 
 
@@ -28,7 +28,8 @@ def register(
 ) -> Alignment:  # fmt: skip
     """Where each point of `fixed` lies in `moving`.
 
-    method: default "network" if a `model` is given, else "affine"; see `medfm.iterative.iterate` for the others.
+    method: default "network" if a `model` is given, else "affine"; "structures" is for MR of two heads, of any usual
+    contrasts (`medfm.predict.matching`); see `medfm.iterative.iterate` for the others.
     optimise: descend further on this very pair after the network; seconds instead of milliseconds. contrast: "same"
     lets a search compare by correlation instead of mutual information.
 
@@ -42,6 +43,10 @@ def register(
     if model is None:
         if optimise:
             raise ConfigError(f"optimise goes on from a network's field; method {method!r} has none")
+        if method == "structures":
+            from medfm.predict.matching import match
+
+            return match(moving, fixed)
         from medfm.iterative import iterate
 
         assert method != "network"
@@ -72,7 +77,7 @@ def _by_network(model: Registrar, moving: Scan, fixed: Scan, *, optimise: bool) 
     _check_extent(model, fixed)
     first = _first(model, moving, fixed)
     grids = [model.preparation(scan) for scan in (moving, fixed)]
-    source, target = (_placed(scan, grid) for scan, grid in zip((moving, fixed), grids, strict=True))
+    source, target = (placed(scan, grid) for scan, grid in zip((moving, fixed), grids, strict=True))
     brought = Alignment(first).warp(source, target, edge=True)
     numbers = [replace(grids[0], array=brought.data, spacing=grids[1].spacing).numbers(), grids[1].numbers()]
     a, b = (x[None].to(torch.float32) for x in numbers)
@@ -89,14 +94,6 @@ def _first(model: Registrar, moving: Scan, fixed: Scan) -> NDArray[np.float64]:
     if model.start in ("rigid", "affine"):
         return iterate(moving, fixed, method=model.start).matrix
     return starting(moving, fixed, header=model.start == "header")
-
-
-def _placed(scan: Scan, grid: Grid) -> Scan:
-    """The grid of a model as a scan: the outer edges of both lie on each other."""
-    steps = [old / new for old, new in zip(scan.data.shape[:0:-1], grid.shape[::-1], strict=True)]
-    onto = np.diag([*steps, 1.0])
-    onto[:3, 3] = [(s - 1) / 2 for s in steps]
-    return replace(scan, data=grid.array, affine=scan.affine @ onto)
 
 
 def _check_extent(model: Registrar, fixed: Scan) -> None:

@@ -1,6 +1,7 @@
 """Searches on known movements, networks in patient space, training on pairs, and the figures of an evaluation."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ import medfm
 from medfm.data.pairs import draw_pairs, read_pairs
 from medfm.errors import ConfigError, DataError
 from medfm.evaluate.register import evaluate_register, read_alignments
+from medfm.grid import Grid
 from medfm.iterative import iterate, starting
 from medfm.predict import likeness
+from medfm.predict.matching import match
 from medfm.registrar import Registrar
 from medfm.scan import Alignment, Mask, Scan
+from medfm.segmenter import Segmenter
 
 
 @pytest.mark.parametrize(("method", "invert"), [("rigid", False), ("rigid", True), ("affine", False)])
@@ -240,3 +244,36 @@ def test_pairs_are_drawn_evenly():
     assert len(set(drawn)) == 12
     assert all(m != f for m, f in drawn)
     assert len(draw_pairs(3, 100, seed=0)) == 6
+
+
+class Bands(Segmenter):
+    """Takes the greys 40, 80, ... for the structures 1, 2, ..."""
+
+    def label(self, grid: Grid, *, flip: bool = False) -> np.ndarray:
+        return (grid.numbers()[0] * 255 / 40).round().numpy().astype(np.uint8)
+
+
+def test_structures_bring_two_heads_onto_each_other_without_looking_at_their_contrast():
+    model = Bands(
+        encoder={"name": "conv", "channels": [4, 4]}, head={}, labels=list("abcde"), patch=[8, 8, 8],
+        prepare={"spacing": [3.0] * 3, "intensity": "range"},
+    )  # fmt: skip
+    places = np.stack(np.meshgrid(*[np.arange(n) for n in (28, 32, 36)], indexing="ij"), -1)
+    values = np.zeros((28, 32, 36), np.uint8)
+    for number, centre in enumerate(((8, 8, 8), (20, 9, 12), (9, 22, 14), (18, 20, 26), (12, 14, 25)), 1):
+        values[(((places - centre) / (3, 4, 5)) ** 2).sum(-1) < 1] = 40 * number
+    fixed = Scan.from_array(values, affine=np.diag([3.0, 3, 3, 1]))
+    wave = np.sin(places / 6.0).transpose(3, 0, 1, 2).astype(np.float32)
+    way = Alignment(np.diag([1.1, 0.95, 1.0, 1.0]), 6 * wave[::-1].copy(), fixed.affine)
+    moving = replace(fixed, data=Alignment(np.linalg.inv(way.matrix), -way.field, fixed.affine).warp_mask(
+        Mask(values, fixed.affine), fixed).array[None])  # fmt: skip
+
+    def overlap(found: Alignment) -> float:
+        there = found.warp_mask(Mask(moving.data[0], moving.affine), fixed).array
+        return float((there == values)[values > 0].mean())
+
+    found = match(moving, fixed, model=model)
+    assert overlap(found) > 0.98 > 0.96 > overlap(Alignment(found.matrix)) > overlap(Alignment(np.eye(4)))
+    assert found.jacobian().min() > 0
+    with pytest.raises(DataError, match="found 1 structures"):
+        match(moving, replace(fixed, data=np.where(values == 40, values, 0).astype(np.uint8)[None]), model=model)
