@@ -176,8 +176,8 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
         "objective.model.head.convs=1", "objective.model.head.deep=1",
     ],
     "registration": lambda made: [
-        f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 16, 16]",
-        "objective.model.encoder.channels=[4, 8, 8]", "objective.model.encoder.strides=[1, 2, 2]",
+        f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[32, 32, 32]",
+        "objective.model.encoder.channels=[4, 8, 8, 8]", "objective.model.encoder.strides=[1, 2, 2, 2]",
         "objective.model.encoder.convs=1", "objective.model.encoder.inputs=2", "objective.checked=2", "train.budget=0",
     ],
     "reconstruction": lambda made: [
