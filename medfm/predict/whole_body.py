@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,10 @@ def outline_whole_body(scan: Scan) -> Mask:
     with tempfile.TemporaryDirectory() as folder:  # nothing of the scan stays
         image, found = Path(folder, "scan.nii.gz"), Path(folder, "found.nii.gz")
         scan.write(image)
-        python_api.totalsegmentator(
-            image, found, ml=True, task=task, fast=not card, device="gpu" if card else "cpu", quiet=True
-        )
+        with redirect_stdout(sys.stderr):  # it tells its progress there, quiet or not
+            python_api.totalsegmentator(
+                image, found, ml=True, task=task, fast=not card, device="gpu" if card else "cpu", quiet=True
+            )
         labels = Scan.read(found).data[0].round().astype("uint8")
     return Mask(labels, scan.affine, {int(value): str(name) for value, name in map_to_binary.class_map[task].items()})
 

@@ -32,6 +32,7 @@ from totalsegmentator.config import SET
 def download_pretrained_weights(task): raise AssertionError("the network was used")
 def totalsegmentator(image, output, *, ml, task, fast, device, quiet):
     assert ml and not SET["send_usage_stats"]
+    print("Using Device:", device)
     for number in [297] if fast else [291, 292, 293, 294, 295]:
         download_pretrained_weights(number)
     read = nibabel.load(image)
@@ -85,7 +86,7 @@ def test_the_command_tells_what_is_missing_and_what_is_cut(package: Path, tmp_pa
     asked = ["segment", str(scan), "--task", "totalsegmentator", "--output", str(tmp_path / "mask.nii.gz"), "--json"]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads(done.stdout)
     assert told["ml"]["liver"] == pytest.approx(150 * 9 / 1000)
     assert told["not_found"] == ["brain"] and told["cut_by_border"] == ["spleen"]
 
