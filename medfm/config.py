@@ -16,7 +16,7 @@ import yaml
 from medfm import assets, registry
 from medfm.errors import ConfigError, UnknownName
 
-__all__ = ["build", "load_recipe", "read"]
+__all__ = ["build", "check_keys", "load_recipe", "read"]
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -79,6 +79,13 @@ def build(kind: str, node: dict[str, Any], **extra: Any) -> Any:
     if missing:
         raise ConfigError(f"{kind} {node['name']!r} needs {', '.join(missing)}. Add it to the configuration.")
     return part(**given, **extra)
+
+
+def check_keys(where: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise ConfigError for the first key of a mapping (`where` names it in the message) that is not `known`."""
+    for key in given:
+        if key not in known:
+            raise ConfigError(_unknown(f"key of {where}", str(key), known))
 
 
 class _Loader(yaml.SafeLoader):

@@ -37,11 +37,15 @@ class ScanError(MedfmError):
 
 
 class SeriesChoice(ScanError):
-    """Several series were found and none was chosen."""
+    """Several series were found and none was chosen.
 
-    def __init__(self, message: str, choices: Sequence[str]) -> None:
-        super().__init__(message)
-        self.choices = list(choices)
+    choices: what each is, by its number from 0. found: what was found, without the list of them.
+    """
+
+    def __init__(self, found: str, choices: Sequence[str]) -> None:
+        self.found, self.choices = found, list(choices)
+        lines = "\n".join(f"  {number}: {text}" for number, text in enumerate(self.choices[:50]))
+        super().__init__(f"{found}; choose one with series=NUMBER:\n{lines}")
 
 
 class ConfigError(MedfmError):

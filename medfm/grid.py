@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from medfm.config import check_keys
 from medfm.errors import ConfigError
 from medfm.image.intensity import robust_range
 
@@ -53,8 +54,7 @@ class GridPrepare:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GridPrepare:
         """From what JSON or YAML made of `to_dict`. Raises ConfigError for an unknown key."""
-        if unknown := set(values) - set(cls.__dataclass_fields__):
-            raise ConfigError(f"prepare: unknown {sorted(unknown)}; known are {sorted(cls.__dataclass_fields__)}")
+        check_keys("prepare", values, cls.__dataclass_fields__)
         plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from medfm import assets
-from medfm.errors import AdapterMismatch
+from medfm.errors import AdapterMismatch, UnknownName
 from medfm.language.base import load_language
 from medfm.language.decode import decode, prefill
 from medfm.language.foreign import is_foreign, load_foreign
@@ -221,13 +221,17 @@ def load(name: str | Path = "default", *, device: str = "cpu", share: bool = Fal
     the same verbs take.
 
     Raises:
-        UnknownName: no such adapter. AdapterMismatch: it was trained on other base weights. WeightsError: the base
-            weights cannot be had.
+        UnknownName: no such adapter, or one of a task, which answers no questions. AdapterMismatch: it was trained on
+            other base weights. WeightsError: the base weights cannot be had.
     """
     if is_foreign(name):
         return cast("MedFM", load_foreign(name, device=device))
     folder = assets.adapter_folder(name)
     about = json.loads((folder / "medfm.json").read_text())
+    if "kind" in about:
+        raise UnknownName(
+            f"{folder.name!r} is a model of kind {about['kind']!r}, which answers no questions; 'default' does"
+        )
     config = MedFMConfig(**about)
     adapted = (folder / "adapter_config.json").exists()
     merged = folder / config.language  # of `medfm adapter merge`, which carries its language model along

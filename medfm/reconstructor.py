@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medfm import config
+from medfm.errors import ConfigError
 from medfm.physics.acquire import CTAcquisition
 from medfm.physics.linear import Linear
 from medfm.stored import Stored, load_stored, shipped
@@ -76,7 +77,7 @@ class Reconstructor(Stored):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """The picture, and where `samples` are asked for, the deviation of so many with dropout left on.
 
-        Raises ValueError for samples of a network without dropout.
+        Raises ConfigError for samples of a network without dropout.
         """
         self.eval()
         best = self(start, y, operator, spacing)[-1]
@@ -84,7 +85,10 @@ class Reconstructor(Stored):
             return best, None
         drops = [m for m in self.modules() if isinstance(m, nn.Dropout | nn.Dropout2d | nn.Dropout3d)]
         if not drops:
-            raise ValueError("the network was trained without dropout (encoder.drop); give several models instead")
+            raise ConfigError(
+                f"samples={samples}: {self.name or 'the network'} was trained without dropout (encoder.drop); "
+                "leave samples out, or give several models"
+            )
         for module in drops:
             module.train()
         drawn = torch.stack([self(start, y, operator, spacing)[-1].abs() for _ in range(samples)])

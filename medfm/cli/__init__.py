@@ -19,7 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:
-    """Run the command line. A MedfmError ends it with one message and code 2; anything else keeps its traceback."""
+    """Run the command line.
+
+    A MedfmError, and a file that cannot be read or written, end it with one message and code 2; anything else keeps its
+    traceback.
+    """
     try:
         app()
     except SeriesChoice as error:
@@ -31,4 +35,11 @@ def main() -> None:
         from medfm.cli.show import failure
 
         failure(str(error))
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        from medfm.cli.show import failure
+
+        failure(f"{error.filename}: {error.strerror}")
         sys.exit(2)

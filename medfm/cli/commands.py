@@ -81,9 +81,10 @@ def chat(
 
         serve(partial(medfm.load, adapter), Intake(tuple(folder or ())), talk=Conversation("mcp", audit=Audit(audit)))
         return
+    who = logins(auth, host)  # told before gradio is imported
     # apps/ holds scripts, not packages, so the page is run as one and not imported
     page = runpy.run_path(str(root() / "apps" / "chat"))
-    page["launch"](adapter, host=host, port=port, auth=logins(auth, host), folders=tuple(folder or ()), audit=audit)
+    page["launch"](adapter, host=host, port=port, auth=who, folders=tuple(folder or ()), audit=audit)
 
 
 @evaluate.command("vqa")

@@ -30,8 +30,11 @@ def detect(
 
     import medfm
     from medfm.cli import show
+    from medfm.errors import ScanError
     from medfm.predict.detecting import box_size
 
+    if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):  # told before the work is done
+        raise ScanError(f"--picture {picture.name}: pictures are written as PNG or JPEG; end the name in .png or .jpg")
     scan = medfm.Scan.read(file, series=chosen_series(series))
     show.scan(scan)
     with show.waiting("detecting"):
@@ -55,6 +58,7 @@ def detect(
 
         from medfm.image.marked import marked_picture
 
+        picture.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(marked_picture(scan, boxes)).save(picture)
         show.note(f"written: {picture}")
     show.disclaimer()

@@ -152,9 +152,13 @@ def _mask(scan: Scan, path: Path) -> Mask:
 
     values = np.unique(scan.data)
     if len(scan.data) > 1 or values.min() < 0 or values.max() > 255 or (values != values.round()).any():
-        raise DataError(f"--mask {path.name}: no mask: it has others than whole numbers up to 255; use --volume")
+        raise DataError(
+            f"--mask {path.name}: expected whole numbers from 0 to 255; found others. Bring it along with --volume"
+        )
     return Mask(scan.data[0].astype(np.uint8), scan.affine)
 
 
 def _beside(output: Path, path: Path) -> Path:
-    return output / f"{path.name.removesuffix('.gz').rsplit('.', 1)[0]}_warped.nii.gz"
+    from medfm.data.sets import stem
+
+    return output / f"{stem(path)}_warped.nii.gz"

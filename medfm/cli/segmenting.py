@@ -29,12 +29,14 @@ def segment(
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
     box: Annotated[
         str | None,
-        typer.Option(help="What is in this box of a slice? Pixels, by a prompted model.", metavar="L,T,R,B"),
+        typer.Option(help="Outline what is in this box of a slice: left, top, right, bottom.", metavar="L,T,R,B"),
     ] = None,
     point: Annotated[
-        list[str] | None, typer.Option(help="What is at this pixel? With ,0 behind it: not this.", metavar="X,Y")
+        list[str] | None, typer.Option(help="Outline what is at this pixel; X,Y,0: leave it out.", metavar="X,Y")
     ] = None,
-    index: Annotated[int, typer.Option("--slice", min=0, help="Of the box or the points, from 0.", metavar="N")] = 0,
+    index: Annotated[
+        int, typer.Option("--slice", min=0, help="The slice of the box or the points, from 0.", metavar="N")
+    ] = 0,
     through: Annotated[bool, typer.Option("--through", help="Follow the thing through the other slices.")] = False,
 ) -> None:
     """Outline the structures that a model knows, or what a box or a point shows, and print millilitres.
@@ -62,10 +64,13 @@ def segment(
             from medfm.prompter import load_prompter
 
             sides, marks = (_numbers(box, 4) if box else None), [_numbers(word, 2, 3) for word in point or []]
-            mask = outline_prompted(
-                load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks], index=index,
-                through=through,
-            )  # fmt: skip
+            try:
+                mask = outline_prompted(
+                    load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks], index=index,
+                    through=through,
+                )  # fmt: skip
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint="--box, --point, --slice") from error
         elif task == WHOLE_BODY:
             mask = outline_whole_body(scan)
         else:

@@ -68,12 +68,12 @@ def note(message: str) -> None:
 
 def series_choice(error: SeriesChoice) -> None:
     """The series as a numbered table, and how to choose one."""
-    failure(str(error))
+    failure(error.found)
     table = Table("--series", "what it is")
     for number, choice in enumerate(error.choices):
         table.add_row(str(number), _safe(choice))
     _err().print(table)
-    _err().print("Choose one by its number: medfm ask FILE --series N ...")
+    _err().print("Choose one with --series and its number, or give the folder of one series.")
 
 
 def scan(scan: Scan) -> None:

@@ -13,7 +13,9 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from medfm.config import check_keys
 from medfm.data.patients import split_patients
+from medfm.data.sets import check_exists
 from medfm.errors import DataError
 from medfm.grid import GridPrepare
 from medfm.image.boxes import grid_box
@@ -73,6 +75,7 @@ def find_boxes(path: str | Path) -> BoxedScans:
         DataError: none of these, or not one box.
     """
     path = Path(path)
+    check_exists(path)
     if (path / "Annotations").is_dir():
         scans = _voc(path)
     elif path.suffix == ".json":
@@ -119,13 +122,12 @@ def both_boxes(
     with `split`, the seed of that share. `least`: classes with fewer training boxes are left out. `limit`: of the
     cases of each side.
     """
-    if unknown := set(data) - {"train", "validate", "hold", "split", "least", "limit"}:
-        raise DataError(f"data: unknown {sorted(unknown)}; known are train, validate, hold, split, least, limit")
+    check_keys("data", data, {"train", "validate", "hold", "split", "least", "limit"})
     found = find_boxes(data["train"])
     if "validate" in data:
         train, held = found.scans, find_boxes(data["validate"]).scans
     else:
-        train, held = split_patients(found.scans, hold=data["hold"], seed=data.get("split", seed))
+        train, held = split_patients(found.scans, hold=data.get("hold"), seed=data.get("split", seed))
     if limit := data.get("limit"):
         train, held = train[:limit], held[:limit]
     counts = Counter(box.label for scan in train for box in scan.boxes)

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medfm.config import check_keys
+from medfm.data.patients import split_patients
+from medfm.data.sets import check_exists
 from medfm.errors import DataError
 from medfm.grid import GridPrepare
 from medfm.scan import Scan
@@ -83,6 +86,7 @@ def find_labels(path: str | Path) -> LabelledScans:
         DataError: none of these, or fewer than two classes.
     """
     path = Path(path)
+    check_exists(path)
     if path.suffix == ".npz":
         scans = _medmnist(path)
     elif path.suffix == ".jsonl":
@@ -109,8 +113,7 @@ def three_sides(
     of the other patients that weights never see; temperature and operating points are fitted on it. `limit`: of the
     scans of each side. `merge`: see `merged`.
     """
-    if unknown := set(data) - {"train", "validate", "hold", "split", "tune", "limit", "merge"}:
-        raise DataError(f"data: unknown {sorted(unknown)}; known are train, validate, hold, split, tune, limit, merge")
+    check_keys("data", data, {"train", "validate", "hold", "split", "tune", "limit", "merge"})
     found = merged(find_labels(data["train"]), data.get("merge", {}))
     split = data.get("split", seed)
     train, held = found.scans, [s for s in found.scans if s.side == "validate"]
@@ -119,7 +122,7 @@ def three_sides(
     elif held:
         train = [s for s in found.scans if s.side != "validate"]
     else:
-        train, held = _apart(found.scans, data["hold"], seed=split)
+        train, held = _apart(found.scans, data.get("hold"), seed=split)
     train, tune = _apart(train, data.get("tune", 0.1), seed=split + 1)
     if limit := data.get("limit"):
         train, tune, held = train[:limit], tune[:limit], held[:limit]
@@ -151,12 +154,11 @@ def read_cases(scans: Iterable[LabelledScan], labels: Sequence[str], prepare: Gr
 
 
 def _apart(
-    scans: Sequence[LabelledScan], share: float | Sequence[str], *, seed: int
+    scans: Sequence[LabelledScan], share: float | Sequence[str] | None, *, seed: int
 ) -> tuple[list[LabelledScan], list[LabelledScan]]:
     """By patient; of each class the same share, as far as whole patients allow."""
     if not isinstance(share, float | int):
-        named = set(map(str, share))
-        return [s for s in scans if s.patient not in named], [s for s in scans if s.patient in named]
+        return split_patients(scans, hold=share, seed=seed)
     classes = {s.patient: s.label for s in scans}
     random, held = np.random.default_rng(seed), set()
     for label in sorted(set(classes.values())):

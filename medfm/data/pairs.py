@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medfm.config import check_keys
 from medfm.data.patients import split_patients
+from medfm.data.sets import check_exists, stem
 from medfm.data.volumes import Pair, VolumeCase, find_pairs, read_volumes
 from medfm.errors import DataError
 from medfm.grid import GridPrepare
@@ -66,7 +68,7 @@ def read_pairs(path: Path) -> list[RegistrationPair]:
         absent = [str(row[key]) for key, file in files.items() if not file.exists()]
         if absent:
             raise DataError(f"{path.name}, line {number}: no such file beside it: {', '.join(absent)}")
-        name = f"{_stem(files['moving'])} to {_stem(files['fixed'])}"
+        name = f"{stem(files['moving'])} to {stem(files['fixed'])}"
         pairs.append(RegistrationPair(name, **files, patient=str(row.get("patient", row["fixed"]))))
     if not pairs:
         raise DataError(f"{path}: found no pairs; expected JSON lines with moving and fixed")
@@ -81,6 +83,7 @@ def read_points(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def read_table(path: Path, *, columns: int) -> NDArray[np.float64]:
     """The numbers (N, columns) of a CSV; a first line of names is skipped. Raises DataError for anything else."""
+    check_exists(path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if row]
     if rows and not _is_number(rows[0][0]):
@@ -124,9 +127,7 @@ def both_sides(data: dict[str, Any], prepare: GridPrepare, *, seed: int) -> tupl
     pairs (see `read_pairs`). `hold`: a share of the patients, or a list of them; of a file of pairs, a share of its
     fixed scans. `split`: seed of that share. `labels`: value -> name. `limit`: of scans.
     """
-    known = {"train", "hold", "labels", "split", "limit"}
-    if unknown := set(data) - known:
-        raise DataError(f"data: unknown {sorted(unknown)}; known are {sorted(known)}")
+    check_keys("data", data, {"train", "hold", "labels", "split", "limit"})
     path, split, hold = Path(data["train"]), data.get("split", 0), data.get("hold", 0.15)
     if path.suffix == ".jsonl":
         listed = read_pairs(path)
@@ -142,7 +143,7 @@ def both_sides(data: dict[str, Any], prepare: GridPrepare, *, seed: int) -> tupl
         files = sorted(f for f in path.glob("*") if f.name.lower().endswith(_SCANS))
         if not files:
             raise
-        scans, named = [Pair(_stem(f), f, f, _stem(f)) for f in files], {}
+        scans, named = [Pair(stem(f), f, f, stem(f)) for f in files], {}
     train, held = split_patients(scans, hold=hold, seed=split)
     limit = data.get("limit")
     sides = [Side(_cases(part[:limit], named, prepare), []) for part in (train, held)]
@@ -155,7 +156,7 @@ def _side_of(pairs: Sequence[RegistrationPair], named: dict[int, str], prepare: 
     files: dict[Path, Pair] = {}
     for pair in pairs:
         for scan, labels in ((pair.moving, pair.moving_labels), (pair.fixed, pair.fixed_labels)):
-            files.setdefault(scan, Pair(_stem(scan), scan, labels or scan, pair.patient))
+            files.setdefault(scan, Pair(stem(scan), scan, labels or scan, pair.patient))
     order = list(files)
     cases = _cases(list(files.values()), named, prepare)
     return Side(cases, [(order.index(p.moving), order.index(p.fixed)) for p in pairs])
@@ -170,7 +171,3 @@ def _cases(scans: list[Pair], named: dict[int, str], prepare: GridPrepare) -> li
         empty = torch.zeros(grid.shape, dtype=torch.uint8)
         cases.append(VolumeCase(item.name, item.patient, grid.numbers().half(), empty, torch.tensor(grid.spacing)))
     return cases
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]

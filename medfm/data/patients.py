@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from medfm.errors import DataError
 from medfm.image.intensity import coloured
 
 __all__ = ["OfPatient", "Pictured", "split_patients", "told_of_colour", "told_of_split"]
@@ -31,8 +32,17 @@ class Pictured(Protocol):
 Item = TypeVar("Item", bound=OfPatient)
 
 
-def split_patients(items: Sequence[Item], *, hold: float | Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
-    """Training and held-out items: a share of the patients drawn with `seed`, or the patients named."""
+def split_patients(
+    items: Sequence[Item], *, hold: float | Sequence[str] | None, seed: int
+) -> tuple[list[Item], list[Item]]:
+    """Training and held-out items: a share of the patients drawn with `seed`, or the patients named.
+
+    Raises DataError where `hold` is None, as it is in a recipe that does not say who is held out.
+    """
+    if hold is None:
+        raise DataError(
+            "nobody is held out: give data.validate, another data set, or data.hold, a share of the patients"
+        )
     patients = sorted({item.patient for item in items})
     if isinstance(hold, float | int):
         order = np.random.default_rng(seed).permutation(len(patients))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medfm.config import check_keys
+from medfm.data.sets import stem
 from medfm.errors import DataError
 from medfm.image.intensity import robust_range
 from medfm.scan import Scan
@@ -41,9 +43,7 @@ def both_slices(data: dict[str, Any], *, hounsfield: bool, depth: int = 1) -> tu
     `size`: pixels of the square that slices are brought to; `plane`: axial, coronal, sagittal or null (acquired).
     `every`: take every n-th slice. depth: slices of a slab. Raises DataError.
     """
-    known = {"train", "validate", "hold", "gap", "size", "plane", "every"}
-    if unknown := set(data) - known:
-        raise DataError(f"data: unknown {sorted(unknown)}; known are {sorted(known)}")
+    check_keys("data", data, {"train", "validate", "hold", "gap", "size", "plane", "every"})
     hold, gap = data.get("hold", [0.4, 0.6]), data.get("gap", 10.0)
     train: list[SliceCase] = []
     held: list[SliceCase] = []
@@ -85,7 +85,7 @@ def _read(
     low, high, gap = hold or (0.0, 0.0, 0.0)
     first, last, margin = low * count, high * count, gap / thickness
     inside, outside = [], []
-    name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    name = stem(path)
     for start in range(0, count - depth + 1, max(every, depth)):
         image = volume[:, start : start + depth].clone()
         if (image > (-500 if hounsfield else 0.1)).float().mean() < _EMPTY:

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medfm.config import check_keys
 from medfm.data.patients import split_patients
+from medfm.data.sets import check_exists
 from medfm.errors import DataError
 from medfm.grid import GridPrepare, resample_labels
 from medfm.scan import Scan
@@ -84,6 +86,7 @@ def find_pairs(path: str | Path, *, labels: Mapping[int, str] | None = None, by_
     path = Path(path)
     if path.name == "dataset.json":
         path = path.parent
+    check_exists(path)
     for is_layout, finder in _LAYOUTS:
         if is_layout(path):
             pairs, named = finder(path)
@@ -171,14 +174,12 @@ def unlabelled_volumes(data: dict[str, Any], prepare: GridPrepare, *, seed: int)
 
 def _sides(data: dict[str, Any], seed: int) -> tuple[LabelledScans, list[Pair], list[Pair], list[Pair]]:
     """The data set, and its pairs to train on, those that `share` leaves out, and those held out."""
-    known = {"train", "validate", "hold", "labels", "split", "share", "limit", "unlabelled"}
-    if unknown := set(data) - known:
-        raise DataError(f"data: unknown {sorted(unknown)}; known are {sorted(known)}")
+    check_keys("data", data, {"train", "validate", "hold", "labels", "split", "share", "limit", "unlabelled"})
     found = find_pairs(data["train"], labels=data.get("labels"))
     if "validate" in data:
         train, held = found.pairs, find_pairs(data["validate"], labels=data.get("labels")).pairs
     else:
-        train, held = split_patients(found.pairs, hold=data["hold"], seed=data.get("split", 0))
+        train, held = split_patients(found.pairs, hold=data.get("hold"), seed=data.get("split", 0))
     rest: list[Pair] = []
     if "share" in data:
         rest, train = split_patients(train, hold=data["share"], seed=seed)

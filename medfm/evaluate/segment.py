@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medfm.data.sets import check_exists
 from medfm.data.volumes import LabelledScans, find_pairs, read_labels
 from medfm.errors import DataError
 from medfm.evaluate.overlap import agreement, figures
@@ -56,9 +57,11 @@ def compare_masks(
 ) -> dict[str, Any]:  # fmt: skip
     """Measure masks that lie in a folder against those of the same file name in another.
 
-    labels: value -> name; default: the values of the truth, by number. Raises DataError for a truth without a
-    prediction, and for two that are not on one grid.
+    labels: value -> name; default: the values of the truth, by number. Raises DataError for a folder that is not there,
+    a truth without a prediction, and two that are not on one grid.
     """
+    for folder in (prediction, truth):
+        check_exists(folder)
     files = sorted(p for p in truth.iterdir() if p.is_file() and not p.name.startswith("."))
     missing = [p.name for p in files if not (prediction / p.name).exists()]
     if not files or missing:

@@ -38,6 +38,7 @@ def save_report(report: Report, path: Path, *, scan: Scan | None = None, source:
         ".dcm": lambda: _dicom(report, source),
     }
     content = writers[ending]()  # all of it, before the file is touched
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 

@@ -47,7 +47,7 @@ def _four_bits() -> dict[str, Any]:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise ConfigError("four_bits: bitsandbytes is not here; pip install 'medfm[gpu]'") from error
+        raise ConfigError("four_bits: bitsandbytes is not here; pip install bitsandbytes") from error
     if not torch.cuda.is_available():
         raise ConfigError("four_bits: found no GPU; bitsandbytes needs one. Leave four_bits out")
     from transformers import BitsAndBytesConfig

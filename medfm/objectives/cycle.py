@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medfm.config import check_keys
 from medfm.data.batches import Batches
 from medfm.data.slices import SliceCase, both_slices, signed
 from medfm.errors import DataError
@@ -41,9 +42,7 @@ class Cycle(nn.Module):
         from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 
         super().__init__()
-        known = {"a", "b", "hounsfield", "size", "hold", "gap", "paired"}
-        if unknown := set(data) - known:
-            raise DataError(f"data: unknown {sorted(unknown)}; known are {sorted(known)}")
+        check_keys("data", data, {"a", "b", "hounsfield", "size", "hold", "gap", "paired"})
         hounsfield, paired = list(data.get("hounsfield", [False, False])), bool(data.get("paired", False))
         shared = {key: data[key] for key in ("size", "hold", "gap") if key in data} | {"plane": None}
         sides = [

@@ -37,6 +37,11 @@ def outline_prompted(
     _, depth, height, width = scan.data.shape
     if not 0 <= index < depth:
         raise ValueError(f"found slice {index}; the scan has slices 0 to {depth - 1}")
+    if box is not None and not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+        raise ValueError(
+            f"found the box {[float(v) for v in box]}; expected left < right and top < bottom within the slice's "
+            f"{width} x {height} pixels"
+        )
     grid = model.preparation(scan)
     size = (width, height)
     share = None if box is None else [float(v) / size[i % 2] for i, v in enumerate(box)]

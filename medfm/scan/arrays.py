@@ -94,8 +94,7 @@ def _choose(names: list[str], request: Request) -> str:
         return "data" if "data" in names else names[0]
     if not names:
         raise ScanError(f"{request.shown}: the NPZ holds no array of pixels.")
-    listed = ", ".join(f"{number}: {name}" for number, name in enumerate(names[:20]))
-    raise SeriesChoice(f"{request.shown}: {len(names)} arrays; choose with series=: {listed}", names)
+    raise SeriesChoice(f"{request.shown}: {len(names)} arrays", names)
 
 
 def _load(file: BinaryIO, available: int, request: Request) -> NDArray:

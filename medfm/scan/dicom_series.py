@@ -65,16 +65,8 @@ def _choose(stacks: list[list[Slice]], request: Request) -> list[Slice]:
         if len(matching) == 1:
             return stacks[matching[0]]
         if not matching:
-            found = "\n".join(f"  {n}: {text}" for n, text in enumerate(listed[:50]))
-            raise SeriesChoice(f"{request.shown}: there is no series {wanted!r}; there are\n{found}", listed)
-        listed, numbers = [listed[n] for n in matching], matching
-    else:
-        numbers = list(range(len(stacks)))
-    lines = "\n".join(f"  {n}: {text}" for n, text in list(zip(numbers, listed, strict=True))[:50])
-    raise SeriesChoice(
-        f"{request.shown}: {len(listed)} series (or sizes and orientations within one); choose with series=:\n{lines}",
-        listed,
-    )
+            raise SeriesChoice(f"{request.shown}: there is no series {wanted!r}", listed)
+    raise SeriesChoice(f"{request.shown}: {len(listed)} series (or sizes and orientations within one)", listed)
 
 
 def _describe(stack: list[Slice]) -> str:

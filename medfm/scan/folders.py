@@ -49,10 +49,7 @@ def _number(others: list[Path], kinds: dict[Path, str], request: Request) -> int
     if request.series is not None and str(request.series).isdigit() and int(request.series) < len(others):
         return int(request.series)
     listed = [f"{_KIND_NAMES[kinds[path]]}, {path.stat().st_size / 1024:.0f} KB" for path in others]
-    lines = "\n".join(f"  {number}: {text}" for number, text in enumerate(listed[:50]))
-    raise SeriesChoice(
-        f"{request.shown}: {len(others)} scans (in name order); choose with series=NUMBER:\n{lines}", listed
-    )
+    raise SeriesChoice(f"{request.shown}: {len(others)} scans (in name order)", listed)
 
 
 def _walk(folder: Path, request: Request) -> list[Path]:

@@ -102,7 +102,7 @@ def _channels(rgb: NDArray) -> NDArray:
 
 
 def write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64]) -> None:
-    """Write (C, D, H, W) data with its affine; nothing else goes into the header."""
+    """Write (C, D, H, W) data with its affine, into a folder that is made if need be; no more goes into the header."""
     import nibabel
 
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -117,4 +117,5 @@ def write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64]) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(None, code=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(image, path)

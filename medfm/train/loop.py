@@ -54,8 +54,10 @@ def train(
             whose own `objective.model.adapter` says where to go on from. AdapterMismatch: a start made of other parts.
     """
     options = {**_TRAIN, **recipe.get("train", {})}
-    if unknown := set(options) - set(_TRAIN):
-        raise ConfigError(f"train: unknown {sorted(unknown)}; known are {sorted(_TRAIN)}")
+    config.check_keys("train", options, _TRAIN)
+    for key, value in recipe["data"].items():
+        if value == "" or (key == "train" and not value):
+            raise ConfigError(f"the recipe leaves data.{key} open; say where the data lie: data.{key}=PATH")
     checkpoint = output / "checkpoint"
     if checkpoint.exists() and not resume:
         raise ConfigError(f"{output} holds an unfinished run; continue it with --resume or choose another folder")

@@ -16,7 +16,7 @@ import medfm
 from medfm.config import build, load_recipe
 from medfm.data.boxes import both_boxes, find_boxes
 from medfm.detector import Detector, load_detector
-from medfm.errors import AdapterMismatch, DataError, UnknownName
+from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.detect import evaluate_detect
 from medfm.grid import GridPrepare
 from medfm.heads.detect import Dense
@@ -217,7 +217,7 @@ def test_wrong_input_is_named(trained: Path, pictures: Path, tmp_path: Path) -> 
         load_detector("default")
     with pytest.raises(DataError, match="no data set with boxes"):
         find_boxes(tmp_path)
-    with pytest.raises(DataError, match="unknown"):
+    with pytest.raises(ConfigError, match="no key of data"):
         both_boxes({"train": pictures, "hold": 0.2, "shuffle": 1}, GridPrepare(), seed=0)
     with pytest.raises(DataError, match="no class in common"):
         evaluate_detect(load_detector(trained), pictures, output=tmp_path, least=1000)

@@ -165,7 +165,7 @@ def test_held_out_slices_lie_apart(tmp_path: Path) -> None:
     first, second = ({int(c.name.split(":")[1]) for c in side} for side in (train, held))
     gaps = [3.0 * abs(a - b) for a in first for b in second]
     assert min(gaps) >= 10 and held[0].pixel == pytest.approx(3 * 24 / 32)
-    with pytest.raises(DataError, match="unknown"):
+    with pytest.raises(ConfigError, match="no key of data"):
         both_slices({**data, "split": 1}, hounsfield=True)
 
 
