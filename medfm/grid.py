@@ -48,6 +48,11 @@ class GridPrepare:
         if self.channels not in (1, 3) or (self.intensity == "windows" and self.channels != 3):
             raise ConfigError(f"found {self.channels} channels with {self.intensity!r}; expected 1 or 3, 3 for windows")
 
+    @property
+    def bounded(self) -> bool:
+        """Whether what the network reads lies in 0..1."""
+        return self.intensity in ("range", "windows")
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -135,7 +140,7 @@ class Grid:
         if len(x) != kind.channels:
             x = x.expand(3, -1, -1, -1) if kind.channels == 3 else x.mean(0, keepdim=True)
         x = (x - self.low) / (self.high - self.low)
-        return x if kind.intensity in ("zscore", "ct") else x.clamp_(0, 1)
+        return x.clamp_(0, 1) if kind.bounded else x
 
 
 def placed(scan: Scan, grid: Grid) -> Scan:

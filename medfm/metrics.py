@@ -22,9 +22,11 @@ __all__ = [
     "best_temperature",
     "bootstrap_interval",
     "bootstrap_statistic",
+    "dice",
     "exact_match",
     "expected_calibration_error",
     "froc",
+    "label_dice",
     "match_boxes",
     "normalise_answer",
     "operating_points",
@@ -149,6 +151,24 @@ def bootstrap_statistic(
         low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
         intervals.append(Interval(float(value), float(low), float(high), n))
     return intervals
+
+
+def dice(found: np.ndarray, truth: np.ndarray) -> float:
+    """2 |A and B| / (|A| + |B|) of two boolean masks of one shape (Dice 1945); 0 where both are empty."""
+    return float(2 * (found & truth).sum() / max(int(found.sum()) + int(truth.sum()), 1))
+
+
+def label_dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """(classes,): Dice of each class of two label maps of one shape, over all their voxels; NaN where it is in neither.
+
+    found, truth: whole numbers, 0 the background, then 1 to `classes`.
+    """
+    found, truth = found.long(), truth.long()
+
+    def sizes(labels: Tensor) -> Tensor:
+        return labels.flatten().bincount(minlength=classes + 1)[1:].float()
+
+    return 2 * sizes(truth[found == truth]) / (sizes(found) + sizes(truth))
 
 
 def match_boxes(

@@ -113,7 +113,7 @@ def _measure(
         task=task.value, parent=Path(adapter).name, base=_shown(hub_id(about["language"])), licence=licence,
         command=shlex.join(["medfm", *words]), train_cases=costs.train_cases, held_cases=costs.held_cases,
         volumes=costs.volumes, patients=found.patients, left_out=len(found.bad), passes=len(log),
-        score=max(entry.get("score", 0.0) for entry in log),
+        score=max(entry.get("score") or 0.0 for entry in log),
     )  # fmt: skip
     write_card(folder, made, metrics=metrics, before=before)
     if metrics is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from medfm.errors import DataError
+from medfm.grid import GridPrepare
 from medfm.image.intensity import coloured
 
-__all__ = ["OfPatient", "Pictured", "split_patients", "told_of_colour", "told_of_split"]
+__all__ = ["OfPatient", "Pictured", "of_held_patients", "split_patients", "told_of_colour", "told_of_split"]
 
 
 class OfPatient(Protocol):
@@ -52,6 +53,18 @@ def split_patients(
     return [i for i in items if i.patient not in held], [i for i in items if i.patient in held]
 
 
+def of_held_patients(items: Sequence[Item], about: Mapping[str, Any]) -> tuple[list[Item], list[Item]]:
+    """Items of the patients that a model's `about` lists as held out of its training, and those of all others.
+
+    Raises DataError where none is held out.
+    """
+    named = set(about.get("held out", []))
+    held, rest = ([item for item in items if (item.patient in named) == inside] for inside in (True, False))
+    if not held:
+        raise DataError(f"none of the {len(items)} scans is of a patient held out of the model's training")
+    return held, rest
+
+
 def told_of_split(data: dict[str, Any], cases: Sequence[OfPatient], held: Iterable[OfPatient]) -> dict[str, Any]:
     """What a card must say of a recipe's `data`, without where it lay: names of the set and of held-out patients."""
     return {
@@ -61,6 +74,11 @@ def told_of_split(data: dict[str, Any], cases: Sequence[OfPatient], held: Iterab
     }
 
 
-def told_of_colour(cases: Sequence[Pictured]) -> dict[str, bool]:
-    """Whether most of what was trained on is photographs in colour; a grey scan is not shown to such a model."""
+def told_of_colour(cases: Sequence[Pictured], prepare: GridPrepare) -> dict[str, bool]:
+    """Whether most of what was trained on is photographs in colour; a grey scan is not shown to such a model.
+
+    Nothing is said of CT in three windows, whose channels differ without being colours.
+    """
+    if prepare.intensity == "windows":
+        return {}
     return {"colour": sum(coloured(case.x.numpy()) for case in cases[:20]) > min(20, len(cases)) / 2}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medfm.data.volumes import VolumeCase
 
-__all__ = ["Thing", "clicked", "dice", "filled", "labels_within", "things_of"]
+__all__ = ["Thing", "clicked", "filled", "labels_within", "things_of"]
 
 
 class Thing(NamedTuple):
@@ -59,8 +59,3 @@ def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     (rows,), (columns,) = np.nonzero(mask.any(1)), np.nonzero(mask.any(0))
     full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
     return full
-
-
-def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """2 |A and B| / (|A| + |B|)."""
-    return float(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))

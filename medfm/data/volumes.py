@@ -49,14 +49,6 @@ class LabelledScans:
     labels: dict[int, str]
     channel: str = ""
 
-    def held_out(self, about: Mapping[str, Any]) -> list[Pair]:
-        """Pairs of the patients that a model's `about` lists as held out of its training. DataError: none is."""
-        held = set(about.get("held out", []))
-        pairs = [pair for pair in self.pairs if pair.patient in held]
-        if not pairs:
-            raise DataError(f"none of the {len(self.pairs)} scans is of a patient held out of the model's training")
-        return pairs
-
 
 @dataclass
 class VolumeCase:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medfm.data.labels import LabelledScan, find_labels, merged
+from medfm.data.patients import of_held_patients
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.metrics import bootstrap_interval, bootstrap_statistic, expected_calibration_error, sorting_figures
@@ -54,12 +55,7 @@ def evaluate_classify(
     found = merged(find_labels(data), models[0].settings["about"].get("merge", {}))
     if unknown := set(found.labels) - set(names):
         raise DataError(f"the model knows {names}, the data also {sorted(unknown)}; leave those out")
-    chosen, rest = found.scans, []
-    if held_out:
-        held = set(models[0].settings["about"].get("held out", []))
-        chosen, rest = ([s for s in found.scans if (s.patient in held) == inside] for inside in (True, False))
-        if not chosen:
-            raise DataError(f"none of the {len(found.scans)} scans is of a patient held out of the training")
+    chosen, rest = of_held_patients(found.scans, models[0].settings["about"]) if held_out else (found.scans, [])
     judged = list(_judged(models, chosen[:limit]))
     p = torch.tensor([j.probabilities for j in judged])
     truth = torch.tensor([names.index(j.labelled.label) for j in judged])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medfm.data.boxes import BoxedScan, find_boxes
+from medfm.data.patients import of_held_patients
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.image.boxes import grid_box
@@ -61,12 +62,7 @@ def evaluate_detect(
     names = [n for n in model.labels if everything.counts.get(n, 0) >= least]
     if not names:
         raise DataError(f"the model knows {model.labels}, the data {list(everything.counts)}: no class in common")
-    chosen, rest = everything.scans, []
-    if held_out:
-        held = set(model.settings["about"].get("held out", []))
-        chosen, rest = ([s for s in everything.scans if (s.patient in held) == inside] for inside in (True, False))
-        if not chosen:
-            raise DataError(f"none of the {len(everything.scans)} scans is of a patient held out of the training")
+    chosen, rest = of_held_patients(everything.scans, model.settings["about"]) if held_out else (everything.scans, [])
     seen = list(_looked(model, chosen[:limit], names))
     metrics = box_figures(
         [s.found for s in seen], [s.drawn for s in seen], names, [s.patient for s in seen], resamples=resamples,

@@ -15,7 +15,7 @@ from medfm.data.lesions import VOLUMES
 from medfm.data.synthetic import SyntheticScan, synthetic_scan
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
-from medfm.metrics import bootstrap_interval, platt
+from medfm.metrics import bootstrap_interval, dice, platt
 from medfm.scan import Mask
 
 if TYPE_CHECKING:
@@ -78,11 +78,10 @@ def _looked_at(model: Segmenter, made: SyntheticScan) -> dict[str, Any]:
         found = finding(model, part, made.scan)
         (mask,) = (item for item in found.evidence if isinstance(item, Mask))
         inside = mask.array > 0
-        both = int((inside & truth).sum())
         told.append(
             {
                 "inputs": part.inputs, "score": found.confidence, "side": found.side, "ml": found.ml,
-                "right": both > 0, "dice": 2 * both / max(int(inside.sum() + truth.sum()), 1),
+                "right": bool((inside & truth).any()), "dice": dice(inside, truth),
             }
         )  # fmt: skip
     told.sort(key=lambda one: -one["score"])

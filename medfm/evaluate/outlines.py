@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from medfm.data.patients import of_held_patients
 from medfm.data.volumes import Pair, find_pairs, read_labels
 from medfm.errors import DataError
 from medfm.evaluate.overlap import agreement
@@ -45,10 +46,7 @@ def evaluate_outlines(
     if not model.complex or model.acquisition.separate:
         raise DataError("outlines are measured on simulated MR of one picture; give such a model")
     found = find_pairs(data)
-    held = set(segmenter.settings["about"].get("held out", []))
-    pairs = [p for p in found.pairs if p.patient in held][:limit]
-    if not pairs:
-        raise DataError(f"none of the {len(found.pairs)} scans is of a patient held out of the segmenter's training")
+    pairs = of_held_patients(found.pairs, segmenter.settings["about"])[0][:limit]
     names = list(found.labels.values())
     known = classical_methods(model)
     scores = {name: [_psnr(model, p, found.labels, method, seed) for p in pairs[:3]] for name, method in known.items()}

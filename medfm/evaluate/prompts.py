@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfm.data.things import clicked, dice, filled, labels_within
+from medfm.data.patients import of_held_patients
+from medfm.data.things import clicked, filled, labels_within
 from medfm.data.volumes import Pair, find_pairs, read_labels
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.grid import resample
-from medfm.metrics import bootstrap_interval
+from medfm.metrics import bootstrap_interval, dice
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +48,7 @@ def evaluate_prompts(
         DataError: no such data, nothing of `least` pixels in it, or nobody was held out.
     """
     found = find_pairs(data, labels=labels, by_number=True)
-    pairs = found.held_out(model.settings["about"]) if held_out else found.pairs
+    pairs = of_held_patients(found.pairs, model.settings["about"])[0] if held_out else found.pairs
     records = list(_marked(model, pairs[:limit], found.labels, least, np.random.default_rng(seed)))
     if not records:
         raise DataError(f"{found.name}: no label has {least} pixels in any slice; give --least")

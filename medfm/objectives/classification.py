@@ -18,6 +18,7 @@ from medfm.heads.bag import BagHead
 from medfm.image.boxes import sample_boxed
 from medfm.image.patches import random_map, vary_intensity
 from medfm.metrics import best_temperature, operating_points, sorting_figures
+from medfm.objectives.groups import encoder_slower
 
 __all__ = ["Classification"]
 
@@ -49,9 +50,8 @@ class Classification(nn.Module):
         self.cases, self.tuning = (read_cases(part, labels, preparation) for part in (train, tune))
         about = {
             **told_of_split(data, train, held), "tuned on": len(tune), "merge": data.get("merge", {}),
+            **told_of_colour(self.cases, preparation),
         }  # fmt: skip
-        if prepare.get("intensity") == "range":
-            about |= told_of_colour(self.cases)
         self.network = Classifier(
             encoder=model["encoder"], head=model.get("head", {}), labels=labels, prepare=prepare, flips=flips,
             about=about,
@@ -73,7 +73,7 @@ class Classification(nn.Module):
         x = torch.stack([self._patch(case, generator) for case in cases])
         if self.vary:
             x = vary_intensity(x, generator, strength=self.vary)
-        if self.network.preparation.intensity in ("range", "windows"):
+        if self.network.preparation.bounded:
             x = x.clamp(0, 1)
         spacing, target = torch.stack([c.spacing for c in cases]), torch.tensor([c.label for c in cases])
         return {"x": x, "target": target, "spacing": spacing}
@@ -116,10 +116,7 @@ class Classification(nn.Module):
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """A trained encoder learns at a third of the rate of what starts from nothing."""
-        old = [p for p in self.network.encoder.parameters() if p.requires_grad]
-        slow = rate / 3 if getattr(self.network.encoder, "tune", "") == "all" else rate
-        new = list(self.network.head.parameters())
-        return [group for group in ({"params": old, "lr": slow}, {"params": new, "lr": rate}) if group["params"]]
+        return encoder_slower(self, self.network.encoder, rate)
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.classifier.load_classifier`."""

@@ -20,6 +20,7 @@ from medfm.image.boxes import sample_boxed
 from medfm.image.patches import random_map, vary_intensity
 from medfm.metrics import average_precision, match_boxes
 from medfm.nn.anchors import decode_boxes, encode_boxes
+from medfm.objectives.groups import encoder_slower
 
 __all__ = ["DenseLoss", "Detection"]
 
@@ -48,11 +49,12 @@ class Detection(nn.Module):
         zoom: float = 0.2, flips: str = "", vary: float = 1.0, checked: int = 40, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.cases, self.held, names = both_boxes(data, GridPrepare.from_dict(prepare), seed=seed)
-        colour = told_of_colour(self.cases) if prepare.get("intensity") == "range" else {}
+        preparation = GridPrepare.from_dict(prepare)
+        self.cases, self.held, names = both_boxes(data, preparation, seed=seed)
         self.network = Detector(
             encoder=model["encoder"], head=model["head"], labels=names, prepare=prepare, patch=tile or patch,
-            overlap=overlap, second=model.get("second"), about=told_of_split(data, self.cases, self.held) | colour,
+            overlap=overlap, second=model.get("second"),
+            about=told_of_split(data, self.cases, self.held) | told_of_colour(self.cases, preparation),
         )  # fmt: skip
         self.patch = (patch[0], patch[1], patch[2])
         self.around, self.hit, self.checked = around, hit, checked
@@ -72,7 +74,7 @@ class Detection(nn.Module):
         x = torch.stack([row[0] for row in rows])
         if self.vary:
             x = vary_intensity(x, generator, strength=self.vary)
-        if self.network.preparation.intensity in ("range", "windows"):
+        if self.network.preparation.bounded:
             x = x.clamp(0, 1)
         spacing, place = (torch.stack([row[k] for row in rows]) for k in (3, 4))
         return {"x": x, "boxes": boxes, "labels": labels, "spacing": spacing, "place": place}
@@ -147,11 +149,7 @@ class Detection(nn.Module):
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """A trained encoder learns at a third of the rate of what starts from nothing."""
-        old = [p for p in self.network.encoder.parameters() if p.requires_grad]
-        slow = rate / 3 if getattr(self.network.encoder, "tune", "") == "all" else rate
-        ids = {id(p) for p in old}
-        new = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
-        return [group for group in ({"params": old, "lr": slow}, {"params": new, "lr": rate}) if group["params"]]
+        return encoder_slower(self, self.network.encoder, rate)
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.detector.load_detector`."""

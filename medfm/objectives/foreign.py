@@ -13,6 +13,7 @@ from medfm.data.questions import both_sides
 from medfm.language.foreign import load_foreign
 from medfm.language.quiet import adapting
 from medfm.metrics import exact_match
+from medfm.objectives.groups import at_one_rate
 
 __all__ = ["TunesForeign"]
 
@@ -74,7 +75,7 @@ class TunesForeign(nn.Module):
         return {"score": sum(right) / max(len(right), 1)}
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self, rate)
 
     def save(self, folder: Path) -> None:
         """A plain PEFT adapter and `medfm.json`, see `Foreign.save`."""

@@ -16,6 +16,7 @@ from medfm.data.views import look_at, stack_looks
 from medfm.language.glance import Panel
 from medfm.model import load_vision
 from medfm.objectives.choosing import Choosing, known_answers
+from medfm.objectives.groups import at_one_rate
 from medfm.prepare import Prepare
 from medfm.vision import Vision, load_fitting
 
@@ -92,7 +93,7 @@ class Glances(nn.Module):
         return self.choosing.score(self.glance, self.held, memory)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self, rate)
 
     def save(self, folder: Path) -> None:
         """`vision.safetensors` and `vision.json`: the eye with its second look."""

@@ -19,6 +19,7 @@ from medfm.language.quiet import adapting
 from medfm.metrics import exact_match
 from medfm.model import MedFM, MedFMConfig, base_language, check_base, load_vision, save_adapter
 from medfm.objectives.choosing import tidy
+from medfm.objectives.groups import at_one_rate
 from medfm.vision import Glimpse
 
 __all__ = ["Instruct"]
@@ -148,7 +149,7 @@ class Instruct(nn.Module):
         return self.model.respond(case.prepared, case.questions, limit=24)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self, rate)
 
     def save(self, folder: Path) -> None:
         save_adapter(self.model, folder)

@@ -14,6 +14,8 @@ from medfm.data.batches import Batches
 from medfm.data.brain import read_heads, value_names
 from medfm.data.lesions import LESIONS, MEAN_ML
 from medfm.losses import SegmentLoss, deep_loss
+from medfm.metrics import label_dice
+from medfm.objectives.groups import at_one_rate
 from medfm.segmenter import Segmenter, grow, load_segmenter, places
 
 __all__ = ["Painted"]
@@ -124,7 +126,7 @@ class Painted(nn.Module):
         return {"score": float(torch.stack(found).mean())}
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self, rate)
 
     def save(self, folder: Path) -> None:
         """`medfm.json` and `segment.safetensors`, see `Segmenter.save`."""
@@ -138,9 +140,6 @@ def _averaged(image: Tensor, mask: Tensor, times: int, generator: torch.Generato
 
 
 def _dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over the classes in view of the overlap of the likeliest class: logits (B, 1 + K, ...), target (B, ...)."""
-    found, count = logits.argmax(1), logits.shape[1]
-    sizes = torch.bincount(target.flatten(), minlength=count)[1:].float()
-    taken = torch.bincount(found.flatten(), minlength=count)[1:].float()
-    both = torch.bincount(target[found == target], minlength=count)[1:].float()
-    return (2 * both / (sizes + taken).clamp(min=1))[sizes > 0].mean()
+    """Mean over the classes in view of the Dice of the likeliest class: logits (B, 1 + K, ...), target (B, ...)."""
+    present = target.unique()
+    return label_dice(logits.argmax(1), target, logits.shape[1] - 1)[present[present > 0] - 1].mean()

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medfm.data.batches import Batches
-from medfm.data.things import Thing, clicked, dice, filled, things_of
+from medfm.data.things import Thing, clicked, filled, things_of
 from medfm.data.volumes import both_volumes
 from medfm.grid import Grid, GridPrepare
 from medfm.image import augment
+from medfm.metrics import dice
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of
+from medfm.objectives.groups import encoder_slower
 from medfm.prompter import Prompter, box_of, frames_around
 
 __all__ = ["Prompted"]
@@ -148,10 +150,7 @@ class Prompted(nn.Module):
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """A trained encoder learns at a third of the rate of what starts from nothing."""
-        old = [p for p in self.network.encoder.parameters() if p.requires_grad]
-        slow = rate / 3 if getattr(self.network.encoder, "tune", "") == "all" else rate
-        new = list(self.network.head.parameters())
-        return [group for group in ({"params": old, "lr": slow}, {"params": new, "lr": rate}) if group["params"]]
+        return encoder_slower(self, self.network.encoder, rate)
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.prompter.load_prompter`."""

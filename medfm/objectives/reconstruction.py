@@ -13,6 +13,7 @@ from medfm.data.batches import Batches
 from medfm.data.slices import SliceCase, both_slices
 from medfm.errors import ConfigError
 from medfm.objectives.adversarial import Adversary, Perceptual
+from medfm.objectives.groups import at_one_rate
 from medfm.physics.acquire import Measured
 from medfm.physics.linear import residual
 from medfm.physics.mri import Cartesian
@@ -152,7 +153,7 @@ class Reconstruction(nn.Module):
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """All that learns, at one rate; the adversary learns by itself."""
-        return [{"params": [p for p in self.network.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self.network, rate)
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.reconstructor.load_reconstructor`."""

@@ -17,7 +17,9 @@ from medfm.grid import GridPrepare
 from medfm.image.patches import random_map, sample_patch, vary_intensity
 from medfm.image.synthesis import acquire, bias_field, normalise, paint, random_contrast
 from medfm.losses import FlowLoss
+from medfm.metrics import label_dice
 from medfm.nn.warp import jacobian, warp
+from medfm.objectives.groups import at_one_rate
 from medfm.registrar import Registrar
 from medfm.segmenter import load_segmenter
 
@@ -165,7 +167,8 @@ class Registration(nn.Module):
                 rows.append(torch.stack([-self.loss(warp(a[:, shown], u), b[:, shown], flow), folded]))
                 continue
             after = warp(before[:, None].float(), u, mode="nearest", padding="zeros")[:, 0].long()
-            rows.append(torch.stack([*(_dice(m, truth, len(self.labels)) for m in (after, before)), folded]))
+            scores = [label_dice(labels, truth, len(self.labels)).nanmean() for labels in (after, before)]
+            rows.append(torch.stack([*scores, folded]))
         names = ["score", "before", "folding"] if self.labels else ["score", "folding"]
         return dict(zip(names, torch.stack(rows).nanmean(0).tolist(), strict=True))
 
@@ -179,7 +182,7 @@ class Registration(nn.Module):
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """All that learns, at one rate."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self, rate)
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.registrar.load_registrar`."""
@@ -204,13 +207,6 @@ def tissues(case: VolumeCase, clusters: int, *, known: int) -> Tensor:
 def _one_hot(labels: Tensor, classes: int) -> Tensor:
     """(B, D, H, W) numbers -> (B, classes, D, H, W), without the background."""
     return F.one_hot(labels, classes + 1)[..., 1:].movedim(-1, 1).float()
-
-
-def _dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
-    a, b = _one_hot(found, classes), _one_hot(truth, classes)
-    axes = (0, 2, 3, 4)
-    total = (a + b).sum(axes)
-    return torch.where(total > 0, 2 * (a * b).sum(axes) / total.clamp(min=1), torch.nan).nanmean()
 
 
 def _about(data: dict[str, Any], side: Side, held: Side, names: list[str]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from medfm.data.volumes import VolumeCase, both_volumes, unlabelled_volumes
 from medfm.grid import Grid, GridPrepare
 from medfm.image.patches import random_bend, random_map, sample_patch, vary_intensity
 from medfm.losses import SegmentLoss, deep_loss
+from medfm.metrics import label_dice
 from medfm.objectives.agreement import Agreement
+from medfm.objectives.groups import at_one_rate
 from medfm.segmenter import Segmenter, load_segmenter
 
 __all__ = ["Supervised"]
@@ -47,12 +49,13 @@ class Supervised(nn.Module):
         agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.cases, self.held, names = both_volumes(data, GridPrepare.from_dict(prepare), seed=seed)
+        preparation = GridPrepare.from_dict(prepare)
+        self.cases, self.held, names = both_volumes(data, preparation, seed=seed)
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
             flips=flips, largest=largest,
             about=told_of_split(data, self.cases, self.held)
-            | (told_of_colour(self.cases) if prepare.get("intensity") != "windows" else {}),
+            | told_of_colour(self.cases, preparation),
         )  # fmt: skip
         if start := model.get("start"):
             self.network.load_state_dict(load_segmenter(start).state_dict())
@@ -104,7 +107,7 @@ class Supervised(nn.Module):
         """x with other intensities, within the range that the network reads."""
         if self.vary:
             x = vary_intensity(x, generator, strength=self.vary)
-        return x.clamp(0, 1) if self.network.preparation.intensity in ("range", "windows") else x
+        return x.clamp(0, 1) if self.network.preparation.bounded else x
 
     def _centre(self, case: VolumeCase, generator: torch.Generator) -> list[float]:
         """The middle of a patch, in voxels: on a voxel of a class, or anywhere that keeps the patch inside.
@@ -131,7 +134,7 @@ class Supervised(nn.Module):
             self.agreement.follow(self.network)
         logits = self.network(batch["x"], batch["spacing"])
         told = deep_loss(self.loss, [level[:count] for level in logits], batch["target"])
-        right = dice(logits[0][:count].max(1).indices, batch["target"], len(self.network.labels)).nanmean()
+        right = label_dice(logits[0][:count].max(1).indices, batch["target"], len(self.network.labels)).nanmean()
         if self.agreement is None:
             return {"loss": told, "dice": right}
         share = self.agreement.share()
@@ -146,24 +149,14 @@ class Supervised(nn.Module):
         rows = []
         for case in self.held[: self.checked]:
             found = self.network.label(Grid.of(case.x, case.spacing, self.network.preparation))
-            rows.append(dice(torch.from_numpy(found), case.labels, len(self.network.labels)))
+            rows.append(label_dice(torch.from_numpy(found), case.labels, len(self.network.labels)))
         each = torch.stack(rows).nanmean(0)
         return {"score": float(each.nanmean()), **dict(zip(self.network.labels, each.tolist(), strict=True))}
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """All that learns, at one rate."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": rate}]
+        return at_one_rate(self, rate)
 
     def save(self, folder: Path) -> None:
         """A folder for `medfm.segmenter.load_segmenter`."""
         self.network.save(folder)
-
-
-def dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """(classes,) Dice of label maps over all their voxels; NaN for a class that is in neither."""
-    scores = []
-    for value in range(1, classes + 1):
-        a, b = found == value, truth == value
-        total = a.sum() + b.sum()
-        scores.append(2 * (a & b).sum() / total if total else torch.tensor(torch.nan))
-    return torch.stack(scores)

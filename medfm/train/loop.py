@@ -43,7 +43,8 @@ def train(
     ends; 0 = none), best (keep what was saved at the best score, not at the last), shard (split the model over the
     processes, see train/shards.py), half (convolutions and matrix products in bfloat16 where the machine computes in
     it; weights and their averages stay float32), start (a shipped model of the recipe's kind, or a folder that training
-    left, from which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch.
+    left, from which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch; null is a figure that
+    the epoch does not have, as the Dice of a class that was nowhere.
 
     Under `torchrun` or `accelerate launch` every process calls this; a step then sees that many batches, and the
     losses in the log are means over all of them. before: called on the first process with the objective as it is
@@ -171,9 +172,11 @@ class _Run:
 
     def end_pass(self, epoch: int) -> None:
         """Evaluate, log, save where that is asked for, and leave a checkpoint."""
-        progress, means = self.progress, self.progress.means()
-        total = self.accelerator.reduce(torch.tensor([*means.values()], device=self.accelerator.device), "mean")
-        entry: dict[str, float] = {"epoch": epoch + 1, **dict(zip(means, total.tolist(), strict=True))}
+        progress = self.progress
+        mine = torch.tensor([[*progress.sums.values()], [*progress.counts.values()]], device=self.accelerator.device)
+        sums, counts = self.accelerator.reduce(mine, "sum")
+        means = dict(zip(progress.sums, (sums / counts).tolist(), strict=True))
+        entry: dict[str, float] = {"epoch": epoch + 1, **means}
         objective = self.objective if self.shards is None else self.shards.collect()
         progress.next_epoch()
         with self.average.swapped(self.objective):
@@ -183,7 +186,8 @@ class _Run:
             better = progress.judge(entry.get("score", 0.0))
             if self.accelerator.is_main_process:
                 with (self.output / "log.jsonl").open("a") as log:
-                    log.write(json.dumps({k: round(v, 4) for k, v in entry.items()}) + "\n")
+                    plain = {k: round(v, 4) if math.isfinite(v) else None for k, v in entry.items()}  # JSON has no NaN
+                    log.write(json.dumps(plain) + "\n")
                 if better or not self.options["best"]:
                     objective.save(self.output)
         self.checkpoint()
@@ -270,13 +274,18 @@ class _Swap:
 
 
 class _Progress:
-    """Where a run stands: epoch, step, the sums of this epoch's losses, and the seconds it took so far."""
+    """Where a run stands: epoch, step, the sums of this epoch's losses, and the seconds it took so far.
+
+    A value that a batch does not have, as the Dice of one without a class, is NaN and in no mean; a loss that is NaN
+    is.
+    """
 
     def __init__(self, folder: Path, *, budget: float) -> None:
         self.folder, self.epoch, self.step = folder, 0, 0
         self.budget, self.start, self.spent = budget, time.monotonic(), 0.0
         self.best, self.since = -1.0, 0
         self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
 
     def share(self) -> float:
         """How much of the budget of seconds is spent, 1 for all; 0 where there is none."""
@@ -285,16 +294,18 @@ class _Progress:
     def add(self, values: dict[str, float]) -> None:
         self.step += 1
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            there = name == "loss" or not math.isnan(value)
+            self.sums[name] = self.sums.get(name, 0.0) + (value if there else 0.0)
+            self.counts[name] = self.counts.get(name, 0) + there
 
     def means(self) -> dict[str, float]:
-        return {name: value / max(self.step, 1) for name, value in self.sums.items()}
+        return {name: value / self.counts[name] if self.counts[name] else math.nan for name, value in self.sums.items()}
 
     def line(self, epoch: int) -> str:
         return f"epoch {epoch + 1} " + " ".join(f"{n} {v:.3f}" for n, v in self.means().items())
 
     def next_epoch(self) -> None:
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+        self.epoch, self.step, self.sums, self.counts = self.epoch + 1, 0, {}, {}
 
     def judge(self, score: float) -> bool:
         """Whether `score` is the best so far; `since` counts the epochs after the best."""
@@ -309,6 +320,7 @@ class _Progress:
                     "epoch": self.epoch,
                     "step": self.step,
                     "sums": self.sums,
+                    "counts": self.counts,
                     "best": self.best,
                     "since": self.since,
                     "spent": self.spent + time.monotonic() - self.start,
@@ -317,4 +329,6 @@ class _Progress:
         )
 
     def load(self) -> None:
-        vars(self).update(json.loads((self.folder / "progress.json").read_text()))
+        saved = json.loads((self.folder / "progress.json").read_text())
+        counts = dict.fromkeys(saved["sums"], saved["step"])  # of a run that began before they were kept
+        vars(self).update({"counts": counts, **saved})

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from medfm.cli.segmenting import named_labels
+from medfm.data.patients import of_held_patients
 from medfm.data.volumes import find_pairs, read_labels
 from medfm.evaluate.markdown import interval
-from medfm.metrics import bootstrap_interval
+from medfm.metrics import bootstrap_interval, dice
 from medfm.segmenter import load_segmenter
 
 
@@ -28,15 +29,14 @@ def main() -> None:
     parser.add_argument("--label", action="append", default=[], metavar="VALUE=NAME")
     given = parser.parse_args()
     found = find_pairs(given.data, labels=named_labels(given.label))
-    held = found.held_out(load_segmenter(given.model).settings["about"])
-    drawn = np.stack([read_labels(pair, found.labels)[1] for pair in found.pairs if pair not in held])
+    held, rest = of_held_patients(found.pairs, load_segmenter(given.model).settings["about"])
+    drawn = np.stack([read_labels(pair, found.labels)[1] for pair in rest])
     shares = np.stack([(drawn == value).mean(0) for value in range(len(found.labels) + 1)])
     guess = shares.argmax(0).astype(np.uint8)
     scores = []
     for pair in held:
         truth = read_labels(pair, found.labels)[1]
-        both = [(guess == value, truth == value) for value in np.unique(truth[truth > 0])]
-        scores.append(float(np.mean([2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in both])))
+        scores.append(float(np.mean([dice(guess == value, truth == value) for value in np.unique(truth[truth > 0])])))
     figure = bootstrap_interval(scores, [pair.patient for pair in held])
     print(f"Dice of the mean place: {interval(asdict(figure))}, n = {figure.n}")
 

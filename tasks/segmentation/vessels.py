@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc
 
+from medfm.data.patients import of_held_patients
 from medfm.data.volumes import find_pairs, read_labels
-from medfm.metrics import bootstrap_interval
+from medfm.metrics import bootstrap_interval, dice
 from medfm.scan import Scan
 from medfm.segmenter import load_segmenter
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     model, found = load_segmenter(given.model), find_pairs(given.data)
-    pairs = found.held_out(model.settings["about"])
+    pairs = of_held_patients(found.pairs, model.settings["about"])[0]
     rows: dict[str, list[float]] = {}
     for pair in pairs:
         scan, labels = read_labels(pair, found.labels)
@@ -73,10 +74,6 @@ def frangi(green: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def area(score: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     return float(binary_auroc(torch.from_numpy(score.astype(np.float32)), torch.from_numpy(truth).long()))
-
-
-def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +106,14 @@ def test_calibration() -> None:
         metrics.expected_calibration_error([1.2], [1.0])
     with pytest.raises(ValueError, match="non-zero"):
         metrics.expected_calibration_error([], [])
+
+
+def test_dice_of_label_maps_by_hand() -> None:
+    truth, found = torch.tensor([[0, 1, 1], [2, 2, 0]]), torch.tensor([[0, 1, 2], [2, 2, 2]], dtype=torch.uint8)
+    one, two, three = metrics.label_dice(found, truth, 3).tolist()
+    assert (one, two) == pytest.approx((2 / 3, 4 / 6)) and math.isnan(three)
+    assert metrics.dice((found == 2).numpy(), (truth == 2).numpy()) == pytest.approx(two)
+    assert metrics.dice(np.zeros(3, bool), np.zeros(3, bool)) == 0
 
 
 def test_figures_become_a_table_that_markdown_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

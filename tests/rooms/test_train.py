@@ -57,6 +57,22 @@ def test_killed_and_resumed_equals_uninterrupted(
     ]
 
 
+def test_what_some_batches_lack_is_the_mean_of_the_others(
+    phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = Grounded.forward, []
+
+    def told(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        there = torch.tensor(0.5 if len(calls) % 2 else torch.nan)
+        return {**forward(self, batch), "dice": there, "nowhere": torch.tensor(torch.nan)}
+
+    monkeypatch.setattr(Grounded, "forward", told)
+    log = train(eye_recipe(phantom_rows, tiny_language), output=tmp_path / "run") / "log.jsonl"
+    entry = json.loads(log.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert len(calls) > 1 and entry["dice"] == 0.5 and entry["nowhere"] is None
+
+
 def test_another_run_is_not_overwritten(eye_folder: Path, phantom_rows: Path, tiny_language: Path) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         train(eye_recipe(phantom_rows, tiny_language), output=eye_folder)
