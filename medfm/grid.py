@@ -10,7 +10,7 @@ import numpy as np
 
 from medfm.config import check_keys
 from medfm.errors import ConfigError
-from medfm.image.intensity import robust_range
+from medfm.image.intensity import CT_WINDOWS, Windows, robust_range, windowed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class GridPrepare:
     clip: tuple[float, float] = (-1024.0, 3071.0)
     mean: float = 0.0
     std: float = 1.0
-    windows: tuple[tuple[float, float], ...] = ((-600, 1500), (50, 400), (400, 1800))
+    windows: Windows = CT_WINDOWS
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or (self.intensity == "windows" and self.channels != 3):
@@ -134,7 +134,7 @@ class Grid:
         kind = self.prepare
         x = torch.from_numpy(self.array[(slice(None), *part)].astype(np.float32))
         if kind.intensity == "windows" and self.hounsfield:
-            return torch.cat([(x - (level - width / 2)) / width for level, width in kind.windows]).clamp_(0, 1)
+            return windowed(x, kind.windows, dim=0)
         if kind.intensity == "ct":
             x = x.clamp_(*kind.clip)
         if len(x) != kind.channels:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "COCO_OVERLAPS",
     "FALSE_PER_SCAN",
     "Interval",
     "average_precision",
@@ -169,6 +170,9 @@ def label_dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
         return labels.flatten().bincount(minlength=classes + 1)[1:].float()
 
     return 2 * sizes(truth[found == truth]) / (sizes(found) + sizes(truth))
+
+
+COCO_OVERLAPS = tuple(0.5 + 0.05 * k for k in range(10))  # IoU 0.5, 0.55, ... 0.95
 
 
 def match_boxes(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfm.errors import ConfigError
-from medfm.image.intensity import robust_range
+from medfm.image.intensity import CT_WINDOWS, Windows, robust_range, windowed
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from medfm.scan import Scan
@@ -51,7 +50,7 @@ class Prepare:
 
     size: int = 320
     max_slices: int = 32
-    windows: tuple[tuple[float, float], ...] = ((-600, 1500), (50, 400), (400, 1800))
+    windows: Windows = CT_WINDOWS
     percentiles: tuple[float, float] = (0.5, 99.5)
     field_of_view: float = 350.0
     thin: bool = False
@@ -112,11 +111,9 @@ class Prepare:
 
     def _channels(self, slab: Tensor, scan: Scan, low: float, high: float, channels: int) -> Tensor:
         """(N, C, H, W) in the scan's units -> (N, 3, H, W) in [0, 1]."""
-        import torch
 
         if scan.units == "HU":
-            windows: list[torch.Tensor] = [(slab - (level - width / 2)) / width for level, width in self.windows]
-            return torch.cat(windows, 1).clamp_(0, 1)
+            return windowed(slab, self.windows, dim=1)
         slab = ((slab - low) / (high - low)).clamp_(0, 1)
         return slab if channels == 3 else slab.expand(-1, 3, -1, -1)
 

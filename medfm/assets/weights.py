@@ -22,7 +22,7 @@ from medfm.errors import UnknownName, WeightsError
 if TYPE_CHECKING:
     from filelock import AcquireReturnProxy
 
-__all__ = ["base_weights", "hub_id", "weights_names"]
+__all__ = ["base_weights", "hub_id", "weights_here", "weights_names"]
 
 _HUB_SECONDS = 5
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]  # tensors and text: nothing that could run
@@ -88,6 +88,12 @@ def base_weights(name: str | Path) -> Path:
                 "Free some space there or set MEDFM_CACHE to another folder."
             ) from error
     return ready
+
+
+def weights_here(name: str) -> bool:
+    """Whether the base weights of this name can be had without a network, by ways 1 and 2 of `weights`."""
+    given = os.environ.get(_spec(name).variable)
+    return bool(given and Path(given).expanduser().exists()) or _has_tensors(cache_dir() / name)
 
 
 def _foreign(name: str | Path) -> Path:

@@ -12,13 +12,15 @@ import numpy as np
 from medfm.assistant.audit import Audit
 from medfm.assistant.evidence import Item, Which
 from medfm.assistant.routing import Call, route
+from medfm.assistant.structures import structures
+from medfm.assistant.tools import TOOLS, available
 from medfm.errors import MedfmError
 
 if TYPE_CHECKING:
     from medfm.model import MedFM
     from medfm.scan import Mask, Report, Scan
 
-__all__ = ["Conversation", "Turn", "structures"]
+__all__ = ["Conversation", "Turn"]
 
 
 @dataclass
@@ -106,19 +108,17 @@ class Conversation:
 
     def reply(self, request: str, model: MedFM) -> Iterator[Turn]:
         """Answer `request` with the tool that its words ask for: yields the growing turn, the last time when done."""
-        from medfm.assistant.tools import TOOLS, available
+        yield from self.run(route(request, tools=available(), structures=structures(model)), model)
 
-        yield from self.run(route(request, tools=available(), structures=structures(model)), model, known=TOOLS)
-
-    def run(self, call: Call, model: MedFM, *, known: dict[str, Any]) -> Iterator[Turn]:
-        """Run one tool of `known` and keep its turn. An error becomes a failed turn that says what to do."""
+    def run(self, call: Call, model: MedFM) -> Iterator[Turn]:
+        """Run one of `TOOLS` and keep its turn. An error becomes a failed turn that says what to do."""
         turn = Turn("medfm", tool=call.tool, state="running")
         self.turns.append(turn)
         start = time.perf_counter()
         try:
             _ = self.opened
             yield turn
-            for _ in known[call.tool].run(self, model, turn, **call.arguments):
+            for _ in TOOLS[call.tool].run(self, model, turn, **call.arguments):
                 yield turn
             turn.state = "done"
         except MedfmError as error:
@@ -138,8 +138,3 @@ class Conversation:
         """One line in the audit log."""
         digest = None if scan is None else scan.content_hash[:12]
         self.audit.write(action, session=self.name, user=self.user, scan=digest, **about)
-
-
-def structures(model: MedFM) -> list[str]:
-    """Names that the model's eye can point at; somebody else's model has no eye of ours and points at nothing."""
-    return [] if model.vision is None else list(model.vision.structures.labels)

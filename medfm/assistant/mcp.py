@@ -72,7 +72,7 @@ def server(load: Callable[[], MedFM], intake: Intake, *, talk: Conversation) -> 
             return _open(talk, intake, **arguments)
         if not model:
             model.append(load())
-        *_, turn = talk.run(Call(name, arguments), model[0], known=TOOLS)
+        *_, turn = talk.run(Call(name, arguments), model[0])
         if turn.state == "failed":
             raise MedfmError(turn.text)
         said = turn.to_dict()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfm.assistant.evidence import Which, box_extent, box_item, items_of, mask_items
+from medfm.assistant.routing import both_sides, named
 from medfm.errors import MedfmError
 
 if TYPE_CHECKING:
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from medfm.scan import Box, Mask, Scan
     from medfm.segmenter import Segmenter
 
-__all__ = ["compare", "measure", "segment"]
+__all__ = ["compare", "measure", "segment", "structures"]
 
 _TILES = 24
 _AIRY = (
     "No model is behind this outline. Lung without air (collapsed, filled, a mass) and its thinnest edges are missing."
 )
+
+
+def structures(model: MedFM) -> list[str]:
+    """Names that the model's eye can point at; somebody else's model has no eye of ours and points at nothing."""
+    return [] if model.vision is None else list(model.vision.structures.labels)
 
 
 def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = "") -> Iterator[None]:
@@ -245,9 +251,6 @@ def _only(mask: Mask, wanted: Sequence[str]) -> Mask | None:
 
 def _structures(model: MedFM, name: str, scan: Scan) -> list[str]:
     """The model's names for a structure, both sides of a pair. Raises MedfmError that lists what there is."""
-    from medfm.assistant.conversation import structures
-    from medfm.assistant.routing import both_sides, named
-
     known = structures(model)
     if both := both_sides(name, known):
         return both

@@ -68,8 +68,9 @@ def evaluate_classify(
 ) -> None:
     """AUC, balanced accuracy, calibration and operating points of a classifier, beside the nearest thumbnail."""
     from medfm.classifier import load_classifier
-    from medfm.cli.show import classifications
+    from medfm.cli.show import figures
+    from medfm.evaluate.classify import classification_table
     from medfm.evaluate.classify import evaluate_classify as run
 
     metrics = run([load_classifier(name) for name in model], data, output=output, held_out=held_out, limit=limit)
-    classifications(metrics, output)
+    figures(classification_table(metrics), output)

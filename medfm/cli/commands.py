@@ -100,15 +100,16 @@ def evaluate_vqa(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions.", metavar="N")] = None,
 ) -> None:
     """Exact match on questions about images, beside a blank image and the most frequent answer."""
-    from medfm.cli.show import evaluation
+    from medfm.cli.show import figures
     from medfm.evaluate.rows import read_rows
+    from medfm.evaluate.score import table
 
     read_rows(data, limit=1)  # a wrong path is told before the model loads
     import medfm
     from medfm.evaluate import evaluate_vqa as run
 
     metrics = run(medfm.load(adapter), data, output=output, baseline_data=baseline_data, limit=limit)
-    evaluation(metrics, output)
+    figures(table(metrics), output, cases="predictions.jsonl")
 
 
 @app.command()
@@ -128,10 +129,11 @@ def train(
 
     chosen = load_recipe(recipe, overrides or [])
     if folds:
-        from medfm.cli.show import overlap
+        from medfm.cli.show import figures
         from medfm.evaluate.folds import cross_validate
+        from medfm.evaluate.overlap import overlap_table
 
-        overlap(cross_validate(chosen, output=output, folds=folds, resume=resume), output)
+        figures(overlap_table(cross_validate(chosen, output=output, folds=folds, resume=resume)), output)
         return
     from medfm.cli.show import note
     from medfm.train.loop import train as run

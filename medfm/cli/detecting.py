@@ -78,9 +78,10 @@ def evaluate_detect(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
 ) -> None:
     """AP and FROC of a detector on a data set with boxes, beside boxes at the mean place of each class."""
-    from medfm.cli.show import detections
+    from medfm.cli.show import figures
     from medfm.detector import load_detector
+    from medfm.evaluate.detect import detection_table
     from medfm.evaluate.detect import evaluate_detect as run
 
     metrics = run(load_detector(model), data, output=output, held_out=held_out, least=least, limit=limit)
-    detections(metrics, output)
+    figures(detection_table(metrics), output)

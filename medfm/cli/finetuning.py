@@ -117,9 +117,10 @@ def _measure(
     )  # fmt: skip
     write_card(folder, made, metrics=metrics, before=before)
     if metrics is not None:
-        from medfm.cli.show import evaluation
+        from medfm.cli.show import figures
+        from medfm.evaluate.score import table
 
-        evaluation(metrics, work / "after")
+        figures(table(metrics), work / "after", cases="predictions.jsonl")
 
 
 def _shown(base: str) -> str:

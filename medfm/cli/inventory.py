@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +96,6 @@ def _figure(path: Path) -> str:
 
 def base_weights_here() -> dict[str, bool]:
     """Each name of configs/weights/, and whether it can be used without a network."""
-    from medfm.assets import cache_dir, weights_names
+    from medfm.assets import weights_here, weights_names
 
-    def here(name: str) -> bool:
-        given = os.environ.get("MEDFM_WEIGHTS_" + re.sub(r"\W", "_", name.upper()))
-        return bool(given and Path(given).expanduser().exists()) or any((cache_dir() / name).glob("*.safetensors"))
-
-    return {name: here(name) for name in weights_names()}
+    return {name: weights_here(name) for name in weights_names()}

@@ -123,6 +123,7 @@ def evaluate_reconstruct(
     """PSNR and SSIM of a network beside the direct and the best classical reconstruction of the same data."""
     from medfm.cli import show
     from medfm.evaluate.reconstruct import evaluate_reconstruct as run
+    from medfm.evaluate.reconstruct import fidelity_table
     from medfm.reconstructor import load_reconstructor
 
     if segmenter:
@@ -139,4 +140,4 @@ def evaluate_reconstruct(
             )
         return
     metrics = run(load_reconstructor(model), data, output=output, held_out=held_out, limit=limit)
-    show.fidelity(metrics, output)
+    show.figures(fidelity_table(metrics), output)

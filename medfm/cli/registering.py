@@ -117,8 +117,8 @@ def evaluate_register(
     from medfm.cli import show
     from medfm.cli.segmenting import named_labels
     from medfm.data.pairs import read_pairs
+    from medfm.evaluate.register import alignment_table, read_alignments
     from medfm.evaluate.register import evaluate_register as run
-    from medfm.evaluate.register import read_alignments
 
     count = len(read_pairs(pairs)[:limit])
     name = method.value if method != Way.network else Path(model).name + (", optimised" if optimise else "")
@@ -127,7 +127,7 @@ def evaluate_register(
         pairs, output=output, name=name if transforms is None else transforms.resolve().name,
         labels=named_labels(label or []), limit=limit,
     )  # fmt: skip
-    show.alignments(metrics, output)
+    show.figures(alignment_table(metrics), output)
 
 
 def _aligner(method: Way, model: str, optimise: bool, contrast: Contrast) -> Callable[[Scan, Scan], Alignment]:

@@ -94,8 +94,6 @@ def evaluate_report(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.", metavar="N")] = None,
 ) -> None:
     """Facts of drafted reports against the truth, beside blank images, other images and the most frequent report."""
-    from rich.console import Console
-
     from medfm.cli import show
     from medfm.evaluate.report import evaluate_report as run
     from medfm.evaluate.report import read_items
@@ -105,5 +103,4 @@ def evaluate_report(
     import medfm
 
     metrics = run(medfm.load(adapter), data, output=output, baseline_data=baseline_data, limit=limit)
-    Console(stderr=True, highlight=False).print(report_table(metrics))
-    show.note(f"written: {output / 'metrics.json'} and {output / 'predictions.jsonl'}")
+    show.figures(report_table(metrics), output, cases="predictions.jsonl")

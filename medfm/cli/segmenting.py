@@ -147,7 +147,8 @@ def evaluate_segment(
     A prompted model is given a box, and a click, for every label of every slice; the filled box stands beside it.
     """
     from medfm import assets
-    from medfm.cli.show import marked, overlap
+    from medfm.cli.show import figures
+    from medfm.evaluate.overlap import overlap_table
     from medfm.evaluate.segment import compare_masks
     from medfm.evaluate.segment import evaluate_segment as run
 
@@ -155,15 +156,13 @@ def evaluate_segment(
     if prediction is not None and truth is not None:
         metrics = compare_masks(prediction, truth, output=output, labels=labels, tolerance=tolerance)
     elif data is not None and model and assets.kind_of(model) == "prompt":
-        from medfm.evaluate.prompts import evaluate_prompts
+        from medfm.evaluate.prompts import evaluate_prompts, prompt_table
         from medfm.prompter import load_prompter
 
-        marked(
-            evaluate_prompts(
-                load_prompter(model), data, output=output, held_out=held_out, labels=labels, least=least, limit=limit
-            ),
-            output,
+        metrics = evaluate_prompts(
+            load_prompter(model), data, output=output, held_out=held_out, labels=labels, least=least, limit=limit
         )
+        figures(prompt_table(metrics), output)
         return
     elif data is not None and model:
         from medfm.segmenter import load_segmenter
@@ -174,7 +173,7 @@ def evaluate_segment(
         )  # fmt: skip
     else:
         raise typer.BadParameter("give DATASET and --model NAME, or --prediction DIR and --truth DIR")
-    overlap(metrics, output)
+    figures(overlap_table(metrics), output)
 
 
 @evaluate.command("lesions")
@@ -192,16 +191,13 @@ def evaluate_lesions(
     seed: Annotated[int, typer.Option(help="Other numbers paint other scans.")] = 0,
 ) -> None:
     """Lesions present or absent, their side and volume, on painted scans of heads (synthetic)."""
-    from rich.console import Console
-
     from medfm.cli import show
     from medfm.evaluate.lesions import evaluate_lesions as run
     from medfm.evaluate.lesions import lesion_table
     from medfm.segmenter import load_segmenter
 
     metrics = run(load_segmenter(model), [str(path) for path in maps], output=output, images=images, seed=seed)
-    Console(stderr=True, highlight=False).print(lesion_table(metrics))
-    show.note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+    show.figures(lesion_table(metrics), output)
 
 
 def _numbers(word: str, *counts: int) -> list[float]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,17 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "about",
     "adapters",
-    "alignments",
-    "classifications",
-    "detections",
     "disclaimer",
-    "evaluation",
     "failure",
-    "fidelity",
+    "figures",
     "findings",
-    "marked",
     "note",
-    "overlap",
     "printable",
     "prompt",
     "question",
@@ -111,60 +105,10 @@ def disclaimer() -> None:
     _err().print(f"[dim]{DISCLAIMER}[/]")
 
 
-def evaluation(metrics: dict[str, Any], output: Path) -> None:
-    """The figures as a table, and where they lie."""
-    from medfm.evaluate.score import table
-
-    _err().print(table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'predictions.jsonl'}")
-
-
-def overlap(metrics: dict[str, Any], output: Path) -> None:
-    """The agreement of label maps as a table, and where it lies."""
-    from medfm.evaluate.overlap import overlap_table
-
-    _err().print(overlap_table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
-
-
-def marked(metrics: dict[str, Any], output: Path) -> None:
-    """The figures of a prompted model as a table, and where they lie."""
-    from medfm.evaluate.prompts import prompt_table
-
-    _err().print(prompt_table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
-
-
-def classifications(metrics: dict[str, Any], output: Path) -> None:
-    """The figures of a classifier as a table, and where they lie."""
-    from medfm.evaluate.classify import classification_table
-
-    _err().print(classification_table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
-
-
-def detections(metrics: dict[str, Any], output: Path) -> None:
-    """The figures of a detector as a table, and where they lie."""
-    from medfm.evaluate.detect import detection_table
-
-    _err().print(detection_table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
-
-
-def alignments(metrics: dict[str, Any], output: Path) -> None:
-    """The figures of a registration as a table, and where they lie."""
-    from medfm.evaluate.register import alignment_table
-
-    _err().print(alignment_table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
-
-
-def fidelity(metrics: dict[str, Any], output: Path) -> None:
-    """The figures of a reconstruction as a table, and where they lie."""
-    from medfm.evaluate.reconstruct import fidelity_table
-
-    _err().print(fidelity_table(metrics))
-    note(f"written: {output / 'metrics.json'} and {output / 'cases.jsonl'}")
+def figures(table: Table, output: Path, *, cases: str = "cases.jsonl") -> None:
+    """The figures of an evaluation as a table, and where they lie; `cases` is the file of what was measured."""
+    _err().print(table)
+    note(f"written: {output / 'metrics.json'} and {output / cases}")
 
 
 def adapters() -> None:

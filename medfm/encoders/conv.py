@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medfm.errors import ConfigError, ShapeError
-from medfm.nn.slices import fold, unfold
+from medfm.errors import ConfigError
+from medfm.nn.slices import check_channels, fold, unfold
 from medfm.nn.stages import Activation, ConvStage, Norm, convolution, each, rounded_up, triple
 
 __all__ = ["ConvEncoder"]
@@ -76,8 +76,7 @@ class ConvEncoder(nn.Module):
 
         Raises ShapeError for another number of axes or channels.
         """
-        if x.ndim != 5 or x.shape[1] != self.inputs:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        check_channels(x, self.inputs)
         batch = len(x)
         pyramid: list[Tensor] = []
         picture = y = fold(x) if self.ndim == 2 else x

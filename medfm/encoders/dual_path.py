@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfm.errors import ShapeError
+from medfm.nn.slices import check_channels
 
 __all__ = ["DualPathEncoder"]
 
@@ -49,8 +49,7 @@ class DualPathEncoder(nn.Module):
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
         """x: (B, inputs, D, H, W), sizes rounded up to 16 -> [(B, C, D/4, H/4, W/4)]. `spacing` is not used."""
-        if x.ndim != 5 or x.shape[1] != self.inputs:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        check_channels(x, self.inputs)
         sizes = [-(-n // 4) for n in x.shape[2:]]
         x = F.pad(x, [p for n in x.shape[:1:-1] for p in (0, -n % 16)], mode="replicate")
         y, skips = self.enter(x), []

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfm.errors import ShapeError
-from medfm.nn.slices import fold, unfold
+from medfm.nn.slices import check_channels, fold, unfold
 from medfm.nn.stages import rounded_up
 
 __all__ = ["ResNetVit"]
@@ -58,8 +57,7 @@ class ResNetVit(nn.Module):
 
         Raises ShapeError for another number of axes or channels.
         """
-        if x.ndim != 5 or x.shape[1] != self.inputs:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        check_channels(x, self.inputs)
         batch = len(x)
         y = self.stem(rounded_up(fold(x), (16, 16)))
         levels = [y]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medfm.errors import ConfigError, ShapeError
+from medfm.errors import ConfigError
 from medfm.nn.complexes import ComplexConv
-from medfm.nn.slices import fold, unfold
+from medfm.nn.slices import check_channels, fold, unfold
 from medfm.nn.stages import Activation, Norm, activation, convolution, normalisation, triple
 
 __all__ = ["StackEncoder"]
@@ -55,8 +55,7 @@ class StackEncoder(nn.Module):
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
         """The input and one level a layer. `spacing` is taken and not used. Raises ShapeError for other channels."""
-        if x.ndim != 5 or x.shape[1] != self.inputs:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        check_channels(x, self.inputs)
         batch = len(x)
         levels = [fold(x) if self.ndim == 2 else x]
         for index, layer in enumerate(self.layers):

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medfm.errors import ShapeError
-from medfm.nn.slices import fold, unfold
+from medfm.nn.slices import check_channels, fold, unfold
 from medfm.nn.stages import rounded_up
 
 __all__ = ["SwinBlocks", "SwinEncoder"]
@@ -47,8 +46,7 @@ class SwinEncoder(nn.Module):
 
         Raises ShapeError for another number of axes or channels.
         """
-        if x.ndim != 5 or x.shape[1] != self.inputs:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        check_channels(x, self.inputs)
         y = self.embed(rounded_up(fold(x), (4, 4))).permute(0, 2, 3, 1)
         y, pyramid = self.start(y), []
         for merge, level in zip(self.merges, self.levels, strict=True):

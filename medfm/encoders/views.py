@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medfm import config
-from medfm.errors import ShapeError
+from medfm.nn.slices import check_channels
 
 __all__ = ["ViewsEncoder"]
 
@@ -53,8 +53,7 @@ class ViewsEncoder(nn.Module):
 
     def look(self, x: Tensor, spacing: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """The levels, and where the slices lie: (B, 4), share of the body's length and logits of its three parts."""
-        if x.ndim != 5 or x.shape[1] != self.views:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.views}, D, H, W)")
+        check_channels(x, self.views)
         inputs = getattr(self.inner, "inputs", 3)
         alone = x.flatten(0, 1)[:, None].expand(-1, inputs, -1, -1, -1)
         mm = None if spacing is None else spacing.repeat_interleave(self.views, 0)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medfm.errors import ConfigError, ShapeError
+from medfm.errors import ConfigError
+from medfm.nn.slices import check_channels
 from medfm.nn.stages import rounded_up
 
 __all__ = ["VitEncoder"]
@@ -52,8 +53,7 @@ class VitEncoder(nn.Module):
 
         Raises ShapeError for another number of axes or channels.
         """
-        if x.ndim != 5 or x.shape[1] != self.inputs:
-            raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {self.inputs}, D, H, W)")
+        check_channels(x, self.inputs)
         x = rounded_up(x, (_PATCH,) * 3)
         embedding = self.vit.patch_embedding
         y = embedding.patch_embeddings(x)

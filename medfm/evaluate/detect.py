@@ -17,7 +17,7 @@ from medfm.data.patients import of_held_patients
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.image.boxes import grid_box
-from medfm.metrics import FALSE_PER_SCAN, average_precision, bootstrap_statistic, froc, match_boxes
+from medfm.metrics import COCO_OVERLAPS, FALSE_PER_SCAN, average_precision, bootstrap_statistic, froc, match_boxes
 from medfm.scan import Box, Scan
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def box_figures(
     """
     flat = all(bool((boxes[:, 3] - boxes[:, 0] <= 1).all()) for boxes, _ in drawn)
     hit = 0.5 if flat else 0.1
-    precise = match_boxes(found, drawn, overlaps=[0.5 + 0.05 * k for k in range(10)])
+    precise = match_boxes(found, drawn, overlaps=COCO_OVERLAPS)
     loose = match_boxes(found, drawn, overlaps=[hit])
     counts = [int(sum((labels == k).sum() for _, labels in drawn)) for k in range(len(names))]
 

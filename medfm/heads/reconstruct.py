@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medfm import config
 from medfm.errors import ConfigError
 from medfm.heads.segment import SegmentHead
+from medfm.image.intensity import CT_WINDOWS, windowed
 from medfm.nn.complexes import ComplexConv, to_complex, to_real
 from medfm.nn.directional import band_count, directional_bands, from_bands
 from medfm.nn.slices import fold, unfold
@@ -20,7 +21,6 @@ from medfm.physics.linear import Linear
 __all__ = ["Direct", "Refiner", "Unrolled", "Wavelet"]
 
 Form = Literal["last", "joined", "mirror", "decoder"]
-_WINDOWS = ((-600, 1500), (50, 400), (400, 1800))  # HU, as the shared encoder was trained to see CT
 
 
 class Refiner(nn.Module):
@@ -113,7 +113,7 @@ class Refiner(nn.Module):
         """What an encoder of pictures is shown: (B, 3, D, H, W) in [0, 1]."""
         if self.ct:
             hu = (x - 1) * 1000
-            return torch.cat([(hu - (level - width / 2)) / width for level, width in _WINDOWS], 1).clamp(0, 1)
+            return windowed(hu, CT_WINDOWS, dim=1)  # as the shared encoder was trained to see CT
         grey = x.square().sum(1, keepdim=True).sqrt() if x.shape[1] > 1 else x
         return grey.clamp(0, 1).expand(-1, 3, -1, -1, -1)
 

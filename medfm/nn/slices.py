@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["DepthMix", "InvertedBottleneck", "SameConv", "fold", "unfold"]
+from medfm.errors import ShapeError
+
+__all__ = ["DepthMix", "InvertedBottleneck", "SameConv", "check_channels", "fold", "unfold"]
+
+
+def check_channels(x: Tensor, channels: int) -> None:
+    """Raise ShapeError where x is not (B, channels, D, H, W)."""
+    if x.ndim != 5 or x.shape[1] != channels:
+        raise ShapeError(f"found an input of shape {tuple(x.shape)}, expected (B, {channels}, D, H, W)")
 
 
 def fold(x: Tensor) -> Tensor:

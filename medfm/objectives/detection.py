@@ -18,7 +18,7 @@ from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense
 from medfm.image.boxes import sample_boxed
 from medfm.image.patches import random_map, vary_intensity
-from medfm.metrics import average_precision, match_boxes
+from medfm.metrics import COCO_OVERLAPS, average_precision, match_boxes
 from medfm.nn.anchors import decode_boxes, encode_boxes
 from medfm.objectives.groups import encoder_slower
 
@@ -142,7 +142,7 @@ class Detection(nn.Module):
         for case in self.held[: self.checked]:
             found.append(self.network.find(Grid.of(case.x, case.spacing, self.network.preparation)))
             drawn.append((case.boxes, case.labels))
-        overlaps = [0.5 + 0.05 * k for k in range(10)]
+        overlaps = COCO_OVERLAPS
         figures = average_precision(match_boxes(found, drawn, overlaps=overlaps), self.network.labels)
         each = {name: value for name, value in figures["classes"].items() if not math.isnan(value)}
         return {"score": 0.0 if math.isnan(figures["ap50"]) else figures["ap50"], **each}

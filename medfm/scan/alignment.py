@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from medfm.errors import ShapeError
 from medfm.scan.results import Mask
 from medfm.scan.scan import Scan
+from medfm.scan.transforms import read_transform, write_field, write_transform
 
 __all__ = ["Alignment"]
 
@@ -119,21 +120,15 @@ class Alignment:
 
     def write(self, path: str | PathLike[str]) -> None:
         """As a transform that ITK, ANTs and Slicer read (.h5, .tfm), from fixed to moving. Raises ScanError."""
-        from medfm.scan.transforms import write_transform
-
-        write_transform(Path(path), self)
+        write_transform(Path(path), self.matrix, self.field, self.affine)
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Alignment:
         """What `write` wrote, or another linear or displacement field transform of ITK. Raises ScanError."""
-        from medfm.scan.transforms import read_transform
-
-        return read_transform(Path(path))
+        return cls(*read_transform(Path(path)), "read from a file")
 
     def write_field(self, path: str | PathLike[str], like: Scan) -> None:
         """`displacement(like)` as a NIfTI of vectors as ITK and ANTs write them (in LPS). Raises ScanError."""
-        from medfm.scan.transforms import write_field
-
         write_field(Path(path), self.displacement(like), like.affine)
 
     def _moved(self, x: Points) -> Points:

@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfm.errors import ScanError
-from medfm.scan.alignment import Alignment
 
 __all__ = ["read_transform", "write_field", "write_transform"]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def write_transform(path: Path, alignment: Alignment) -> None:
-    """Write an alignment for SimpleITK, `antsApplyTransforms -t` and Slicer: fixed to moving point, LPS mm.
+Affine = NDArray[np.float64]
+Field = NDArray[np.float32]
+
+
+def write_transform(path: Path, matrix: Affine, field: Field | None, affine: Affine | None) -> None:
+    """Write the parts of an `Alignment` for SimpleITK, `antsApplyTransforms -t` and Slicer: fixed to moving, LPS mm.
 
     A field follows the affine transform in one composite, whose last part is applied first.
     """
@@ -25,20 +28,23 @@ def write_transform(path: Path, alignment: Alignment) -> None:
 
     if path.suffix not in (".h5", ".tfm"):
         raise ScanError(f"{path.name}: transforms are written as .h5 or .tfm; end the name so.")
-    matrix = LPS @ alignment.matrix @ LPS
+    matrix = LPS @ matrix @ LPS
     linear = SimpleITK.AffineTransform(3)
     linear.SetMatrix(matrix[:3, :3].ravel().tolist())
     linear.SetTranslation(matrix[:3, 3].tolist())
     parts: list[Any] = [linear]
-    if alignment.field is not None and alignment.affine is not None:
-        vectors = _vectors(alignment.field, alignment.affine, SimpleITK.sitkVectorFloat64)
+    if field is not None and affine is not None:
+        vectors = _vectors(field, affine, SimpleITK.sitkVectorFloat64)
         parts.append(SimpleITK.DisplacementFieldTransform(vectors))
     path.parent.mkdir(parents=True, exist_ok=True)
     SimpleITK.WriteTransform(SimpleITK.CompositeTransform(parts), str(path))
 
 
-def read_transform(path: Path) -> Alignment:
-    """Read linear transforms and displacement fields, alone or the field after the linear ones in a composite."""
+def read_transform(path: Path) -> tuple[Affine, Field | None, Affine | None]:
+    """The matrix, field and affine of an `Alignment`, from linear transforms and displacement fields.
+
+    Either may be alone; in a composite the field comes after the linear ones. Raises ScanError for anything else.
+    """
     import SimpleITK
 
     try:
@@ -63,10 +69,10 @@ def read_transform(path: Path) -> Alignment:
             matrix = matrix @ _matrix(part)
         else:
             raise ScanError(f"{path.name}: holds a {part.GetName()}; expected linear ones and a displacement field.")
-    return Alignment(LPS @ matrix @ LPS, field, affine, "read from a file")
+    return LPS @ matrix @ LPS, field, affine
 
 
-def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
+def write_field(path: Path, field: Field, affine: Affine) -> None:
     """(3, D, H, W) RAS mm -> a vector image in LPS; NIfTI gets the shape (W, H, D, 1, 3) and the intent "vector"."""
     import SimpleITK
 
@@ -76,7 +82,7 @@ def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float
     SimpleITK.WriteImage(_vectors(field, affine, SimpleITK.sitkVectorFloat32), str(path))
 
 
-def _vectors(field: NDArray[np.float32], affine: NDArray[np.float64], kind: int) -> Any:
+def _vectors(field: Field, affine: Affine, kind: int) -> Any:
     import SimpleITK
 
     lps = LPS @ affine
@@ -88,7 +94,7 @@ def _vectors(field: NDArray[np.float32], affine: NDArray[np.float64], kind: int)
     return SimpleITK.Cast(image, kind)
 
 
-def _from_vectors(image: Any) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _from_vectors(image: Any) -> tuple[Field, Affine]:
     import SimpleITK
 
     values = SimpleITK.GetArrayFromImage(image) * [-1, -1, 1]
@@ -98,7 +104,7 @@ def _from_vectors(image: Any) -> tuple[NDArray[np.float32], NDArray[np.float64]]
     return np.ascontiguousarray(values.transpose(3, 0, 1, 2), dtype=np.float32), LPS @ affine
 
 
-def _matrix(transform: Any) -> NDArray[np.float64]:
+def _matrix(transform: Any) -> Affine:
     """The 4x4 of a linear transform, whatever its parameters: where the origin and the three axes go."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     result = np.eye(4)

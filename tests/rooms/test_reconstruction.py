@@ -309,7 +309,7 @@ def test_a_conversation_lays_the_less_noisy_picture_beside_the_scan(
     talk.open(scan)
     states = []
     for _ in range(2):
-        *_, turn = talk.run(call, SimpleNamespace(vision=None, name=""), known=TOOLS)  # type: ignore[arg-type]
+        *_, turn = talk.run(call, SimpleNamespace(vision=None, name=""))  # type: ignore[arg-type]
         states.append((turn.state, "HU" in turn.text))
     assert states == [("done", True), ("failed", False)]  # the second time the place is taken
     assert talk.current is scan and talk.prior is not None and talk.prior.data.shape == scan.data.shape
