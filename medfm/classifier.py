@@ -49,9 +49,7 @@ class Classifier(Stored):
         }  # fmt: skip
         self.labels = list(labels)
         self.preparation = GridPrepare.from_dict(prepare)
-        self.encoder = config.build("encoders", encoder)
-        if eye := getattr(self.encoder, "eye", ""):
-            self.settings["encoder"] = {**encoder, "eye": eye}
+        self.encoder = self.build_encoder(encoder)
         self.head: ClassifyHead | BagHead = config.build(
             "heads", {"name": "classify", **head}, channels=self.encoder.channels, classes=len(labels)
         )

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from medfm import config
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
@@ -58,9 +57,7 @@ class Detector(Stored):
         self.labels, self.patch = list(labels), (patch[0], patch[1], patch[2])
         self.overlap, self.most = overlap, most
         self.preparation = GridPrepare.from_dict(prepare)
-        self.encoder = config.build("encoders", encoder)
-        if eye := getattr(self.encoder, "eye", ""):
-            self.settings["encoder"] = {**encoder, "eye": eye}
+        self.encoder = self.build_encoder(encoder)
         self.head = DetectHead(self.encoder.channels, self.encoder.strides, 1 if second else len(labels), **head)
         self.second = SecondHead(self.head.width, len(labels), ndim=self.head.ndim, **second) if second else None
 
@@ -72,7 +69,7 @@ class Detector(Stored):
     @property
     def caution(self) -> str:
         """What has to be said beside each of its boxes, as that it learned from synthetic scans; mostly nothing."""
-        return str(self.settings["about"].get("caution", ""))
+        return str(self.about.get("caution", ""))
 
     def forward(self, x: Tensor, spacing: Tensor, place: Tensor | None = None) -> Dense:
         """x: (B, C, D, H, W); spacing: (B, 3) mm; place: see `DetectHead`."""

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medfm import config
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.prompt import PromptHead
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of, put_back
@@ -51,12 +50,8 @@ class Prompter(Stored):
         about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.encoder = config.build("encoders", encoder)
-        eye = getattr(self.encoder, "eye", "")
-        self.settings: dict[str, Any] = {
-            "encoder": {**encoder, "eye": eye} if eye else encoder, "head": head or {}, "prepare": prepare,
-            "about": about or {},
-        }  # fmt: skip
+        self.settings = {"encoder": encoder, "head": head or {}, "prepare": prepare, "about": about or {}}
+        self.encoder = self.build_encoder(encoder)
         self.preparation = GridPrepare.from_dict(prepare)
         self.head = PromptHead(self.encoder.channels, **(head or {}))
 

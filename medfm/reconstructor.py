@@ -36,8 +36,7 @@ class Reconstructor(Stored):
         about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.about = about or {}
-        self.settings = {"head": head, "physics": physics, "encoder": encoder, "about": self.about}
+        self.settings = {"head": head, "physics": physics, "encoder": encoder, "about": about or {}}
         self.acquisition = config.build("physics", physics)
         self.complex: bool = self.acquisition.complex
         self.hounsfield = isinstance(self.acquisition, CTAcquisition)

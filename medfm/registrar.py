@@ -55,11 +55,10 @@ class Registrar(Stored):
         about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.about = about or {}
         self.settings = {
             "encoder": encoder, "head": head, "prepare": prepare, "start": start, "symmetric": symmetric,
             **({"shrink": shrink} if shrink > 1 else {}), **({"rounds": rounds} if rounds > 1 else {}),
-            "guide": guide, "about": self.about,
+            "guide": guide, "about": about or {},
         }  # fmt: skip
         self.preparation, self.start = GridPrepare.from_dict(prepare), start
         self.encoder = config.build("encoders", encoder)

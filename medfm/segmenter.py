@@ -73,9 +73,7 @@ class Segmenter(Stored):
             self.register_buffer("centres", torch.zeros(len(labels), 3))
         self.others: list[Segmenter] = []  # a plain list: their weights lie in folders of their own
         self.preparation = GridPrepare.from_dict(prepare)
-        self.encoder = config.build("encoders", encoder)
-        if eye := getattr(self.encoder, "eye", ""):
-            self.settings["encoder"] = {**encoder, "eye": eye}
+        self.encoder = self.build_encoder(encoder)
         self.head = config.build(
             "heads", {"name": "segment", **head}, channels=self.encoder.channels, strides=self.encoder.strides,
             classes=len(labels) + 1,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medfm import assets
+from medfm import assets, config
 from medfm.errors import AdapterMismatch, UnknownName
 
 __all__ = ["Stored", "load_stored", "shipped", "start_from"]
@@ -28,6 +28,19 @@ class Stored(nn.Module):
         super().__init__()
         self.settings: dict[str, Any] = {}
         self.name = ""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the model is and was trained on, for people; part of the settings."""
+        about: dict[str, Any] = self.settings["about"]
+        return about
+
+    def build_encoder(self, node: dict[str, Any]) -> Any:
+        """The encoder of a node of configs; the settings say which trained eye it shares, where it does."""
+        encoder = config.build("encoders", node)
+        if eye := getattr(encoder, "eye", ""):
+            self.settings["encoder"] = {**node, "eye": eye}
+        return encoder
 
     def save(self, folder: Path) -> None:
         """Write `medfm.json` and the weights in half precision."""
@@ -87,7 +100,7 @@ def start_from(model: Stored, name: str | Path) -> list[str]:
         )
     differing = [n for n, t in own.items() if t.shape != given[n].shape]
     model.load_state_dict({n: own[n] if n in differing else given[n] for n in own})
-    model.settings["about"]["start"] = other.name
+    model.about["start"] = other.name
     return differing
 
 

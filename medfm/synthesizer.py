@@ -32,8 +32,8 @@ class Translator(Stored):
         self, *, generator: dict[str, Any], size: int, hounsfield: list[bool], about: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        self.about, self.size, self.hounsfield = about or {}, size, hounsfield
-        self.settings = {"generator": generator, "size": size, "hounsfield": hounsfield, "about": self.about}
+        self.size, self.hounsfield = size, hounsfield
+        self.settings = {"generator": generator, "size": size, "hounsfield": hounsfield, "about": about or {}}
         self.there, self.back = ResidualGenerator(**generator), ResidualGenerator(**generator)
 
     def forward(self, x: Tensor, *, back: bool = False) -> Tensor:
@@ -61,8 +61,8 @@ class Sampler(Stored):
         from monai.networks.schedulers.ddim import DDIMScheduler
 
         super().__init__()
-        self.about, self.size, self.hounsfield = about or {}, size, hounsfield
-        self.settings = {"unet": unet, "size": size, "steps": steps, "hounsfield": hounsfield, "about": self.about}
+        self.size, self.hounsfield = size, hounsfield
+        self.settings = {"unet": unet, "size": size, "steps": steps, "hounsfield": hounsfield, "about": about or {}}
         self.unet = DiffusionModelUNet(spatial_dims=2, in_channels=1, out_channels=1, **unet)
         self.schedule = DDIMScheduler(num_train_timesteps=steps, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
         self.steps = steps

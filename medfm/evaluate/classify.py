@@ -52,10 +52,10 @@ def evaluate_classify(
     """
     models = [model] if not isinstance(model, Sequence) else list(model)
     names = models[0].labels
-    found = merged(find_labels(data), models[0].settings["about"].get("merge", {}))
+    found = merged(find_labels(data), models[0].about.get("merge", {}))
     if unknown := set(found.labels) - set(names):
         raise DataError(f"the model knows {names}, the data also {sorted(unknown)}; leave those out")
-    chosen, rest = of_held_patients(found.scans, models[0].settings["about"]) if held_out else (found.scans, [])
+    chosen, rest = of_held_patients(found.scans, models[0].about) if held_out else (found.scans, [])
     judged = list(_judged(models, chosen[:limit]))
     p = torch.tensor([j.probabilities for j in judged])
     truth = torch.tensor([names.index(j.labelled.label) for j in judged])

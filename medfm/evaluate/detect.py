@@ -62,7 +62,7 @@ def evaluate_detect(
     names = [n for n in model.labels if everything.counts.get(n, 0) >= least]
     if not names:
         raise DataError(f"the model knows {model.labels}, the data {list(everything.counts)}: no class in common")
-    chosen, rest = of_held_patients(everything.scans, model.settings["about"]) if held_out else (everything.scans, [])
+    chosen, rest = of_held_patients(everything.scans, model.about) if held_out else (everything.scans, [])
     seen = list(_looked(model, chosen[:limit], names))
     metrics = box_figures(
         [s.found for s in seen], [s.drawn for s in seen], names, [s.patient for s in seen], resamples=resamples,

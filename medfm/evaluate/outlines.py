@@ -46,7 +46,7 @@ def evaluate_outlines(
     if not model.complex or model.acquisition.separate:
         raise DataError("outlines are measured on simulated MR of one picture; give such a model")
     found = find_pairs(data)
-    pairs = of_held_patients(found.pairs, segmenter.settings["about"])[0][:limit]
+    pairs = of_held_patients(found.pairs, segmenter.about)[0][:limit]
     names = list(found.labels.values())
     known = classical_methods(model)
     scores = {name: [_psnr(model, p, found.labels, method, seed) for p in pairs[:3]] for name, method in known.items()}

@@ -48,7 +48,7 @@ def evaluate_prompts(
         DataError: no such data, nothing of `least` pixels in it, or nobody was held out.
     """
     found = find_pairs(data, labels=labels, by_number=True)
-    pairs = of_held_patients(found.pairs, model.settings["about"])[0] if held_out else found.pairs
+    pairs = of_held_patients(found.pairs, model.about)[0] if held_out else found.pairs
     records = list(_marked(model, pairs[:limit], found.labels, least, np.random.default_rng(seed)))
     if not records:
         raise DataError(f"{found.name}: no label has {least} pixels in any slice; give --least")

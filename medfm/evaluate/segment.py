@@ -42,7 +42,7 @@ def evaluate_segment(
     names = list(found.labels.values())
     if not set(names) & set(model.labels):
         raise DataError(f"the model knows {model.labels}, the data {names}: no class in common; give --label")
-    pairs = of_held_patients(found.pairs, model.settings["about"])[0] if held_out else found.pairs
+    pairs = of_held_patients(found.pairs, model.about)[0] if held_out else found.pairs
     chosen = LabelledScans(found.name, pairs[:limit], found.labels)
     records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance))
     about = {"name": model.name, "flip": flip, "held_out_only": held_out}

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--label", action="append", default=[], metavar="VALUE=NAME")
     given = parser.parse_args()
     found = find_pairs(given.data, labels=named_labels(given.label))
-    held, rest = of_held_patients(found.pairs, load_segmenter(given.model).settings["about"])
+    held, rest = of_held_patients(found.pairs, load_segmenter(given.model).about)
     drawn = np.stack([read_labels(pair, found.labels)[1] for pair in rest])
     shares = np.stack([(drawn == value).mean(0) for value in range(len(found.labels) + 1)])
     guess = shares.argmax(0).astype(np.uint8)

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     model, found = load_segmenter(given.model), find_pairs(given.data)
-    pairs = of_held_patients(found.pairs, model.settings["about"])[0]
+    pairs = of_held_patients(found.pairs, model.about)[0]
     rows: dict[str, list[float]] = {}
     for pair in pairs:
         scan, labels = read_labels(pair, found.labels)

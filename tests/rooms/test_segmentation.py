@@ -124,7 +124,7 @@ def test_it_finds_what_it_learned_on_cases_it_never_saw(trained: Path, balls: Pa
     assert metrics["overall"]["n"] == 2
     assert metrics["overall"]["value"] > 0.6
     cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
-    assert {c["case"] for c in cases} == set(load_segmenter(trained).settings["about"]["held out"])
+    assert {c["case"] for c in cases} == set(load_segmenter(trained).about["held out"])
 
 
 def test_a_mask_lies_on_the_scans_own_grid(trained: Path, balls: Path) -> None:
@@ -261,7 +261,7 @@ def test_folds_measure_each_scan_once_and_leave_an_ensemble(tmp_path: Path) -> N
         alone = [load_segmenter(tmp_path / "run" / f"fold{n}")._probabilities(grid, part, False) for n in range(3)]
         own = [m._probabilities(grid, part, False) for m in (model, *model.others)]
     torch.testing.assert_close(sum(own), sum(alone))
-    held = [set(load_segmenter(tmp_path / "run" / f"fold{n}").settings["about"]["held out"]) for n in range(3)]
+    held = [set(load_segmenter(tmp_path / "run" / f"fold{n}").about["held out"]) for n in range(3)]
     assert not held[0] & held[1] and len(held[0] | held[1] | held[2]) == 6
     with pytest.raises(ConfigError, match="folds"):
         cross_validate(recipe, output=tmp_path / "other", folds=9)
