@@ -222,7 +222,7 @@ def test_a_network_reconstructs_raw_data_and_says_what_it_filled_in(tmp_path: Pa
     assert any("proves nothing about the rest" in text for text in found.warnings)
     dropped = medfm.reconstruct(raw, models=models[:1], samples=4)
     assert dropped.uncertainty is not None and float(dropped.uncertainty.data.max()) > 0
-    with pytest.raises(ValueError, match="without dropout"):
+    with pytest.raises(ConfigError, match="without dropout"):
         medfm.reconstruct(
             raw, models=[Reconstructor(**{**CASCADE, "encoder": {**CASCADE["encoder"], "drop": 0.0}})], samples=2
         )
