@@ -193,6 +193,11 @@ def test_unknown_adapter_names_the_shipped_ones() -> None:
         load("no-such-adapter")
 
 
+def test_a_model_of_a_task_answers_no_questions() -> None:
+    with pytest.raises(UnknownName, match="'cells' is a model of kind 'detect', which answers no questions"):
+        load("cells")
+
+
 def test_save_adapter_round_trip(model: MedFM, tmp_path: Path) -> None:
     save_adapter(model, tmp_path / "copy")
     vision = load(tmp_path / "copy").vision.state_dict()

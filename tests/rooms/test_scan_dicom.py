@@ -201,9 +201,11 @@ def test_several_series_need_a_choice_that_names_nobody(tmp_path: Path) -> None:
 def test_mixed_sizes_and_orientations_in_one_series_need_a_choice(tmp_path: Path) -> None:
     build.series(tmp_path / "a", VOLUME, AFFINE)
     build.save(build.dicom(np.zeros((4, 4), np.int16)), tmp_path / "small")
-    with pytest.raises(SeriesChoice, match="sizes"):
+    with pytest.raises(SeriesChoice, match="sizes") as caught:
         Scan.read(tmp_path)
-    assert Scan.read(tmp_path, series=0).data.shape == (1, 6, 8, 10)
+    (number,) = [number for number, text in enumerate(caught.value.choices) if "6 slices" in text]
+    assert f"  {number}: {caught.value.choices[number]}" in str(caught.value)
+    assert Scan.read(tmp_path, series=number).data.shape == (1, 6, 8, 10)
 
 
 def test_files_of_other_kinds_are_skipped_and_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +44,8 @@ def medfm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def test_help_names_every_command(medfm: Any) -> None:
     result = medfm("--help")
     assert result.code == 0
-    for command in ("ask", "chat", "evaluate", "train", "models", "doctor"):
-        assert command in result.out
+    listed = re.findall(r"^│ ([a-z]+) ", result.out, re.MULTILINE)
+    assert listed[:4] == ["ask", "report", "chat", "segment"] and listed[-1] == "doctor" and len(listed) == 17
     for command in (["ask"], ["chat"], ["evaluate", "vqa"], ["train"], ["models"], ["doctor"]):
         assert medfm(*command, "--help").code == 0
 
@@ -101,6 +102,12 @@ def test_json_is_one_object_per_line(medfm: Any, pictures: Path, fake_verbs: Any
         (["ask", "{pictures}/broken.png", "q"], "broken.png"),
         (["ask", "{pictures}/dark.png", "q", "--plane", "axial"], "flat picture"),
         (["evaluate", "vqa", "/nowhere.jsonl", "--output", "{pictures}/out"], "no such file"),
+        (["evaluate", "segment", "--prediction", "/a", "--truth", "/b", "--output", "/c"], "/a: there is no"),
+        (["detect", "{pictures}/dark.png", "--task", "cells", "--picture", "boxes.txt"], "PNG or JPEG"),
+        (["train", "segmentation/unet", "--output", "{pictures}/out"], "data.train=PATH"),
+        (["train", "segmentation/unet", "data.train=/a", "data.hld=0.2", "--output", "{pictures}/out"], "mean 'hold'"),
+        (["plan", "/nowhere", "--output", "{pictures}/plan.yaml"], "/nowhere: there is no such file"),
+        (["chat", "--host", "0.0.0.0"], "--auth"),
     ],
 )
 def test_a_mistake_is_one_message_and_code_2(
@@ -125,6 +132,19 @@ def test_an_unexpected_error_keeps_its_traceback(
     monkeypatch.setattr(sys, "argv", ["medfm", "ask", str(pictures / "dark.png"), "q"])
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def test_a_file_that_cannot_be_written_is_one_message(
+    medfm: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import medfm as package
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "mask.nii.gz")
+
+    monkeypatch.setattr(package.Scan, "read", full)
+    result = medfm("ask", str(pictures / "dark.png"), "q")
+    assert (result.code, result.out) == (2, "") and "mask.nii.gz: No space left on device" in result.err
 
 
 def test_several_series_become_a_numbered_table(
