@@ -62,7 +62,8 @@ class Site:
             train({**self.recipe, "train": options}, output=Path(folder), before=begin)
             entry = json.loads((Path(folder) / "log.jsonl").read_text().splitlines()[-1])
         ((objective, signature),) = begun
-        told = {"loss": entry["loss"], "score": entry["score"], "network": signature}
+        figures = {name: math.nan if entry[name] is None else entry[name] for name in ("loss", "score")}
+        told = {**figures, "network": signature}
         return _weights(objective.network), len(objective.cases), told
 
     def finish(self, weights: Weights) -> tuple[float, int]:
