@@ -22,7 +22,7 @@ from medfm.grid import GridPrepare, resample_labels
 from medfm.scan import Scan
 
 __all__ = [
-    "LabelledScans", "Pair", "VolumeCase", "both_volumes", "find_pairs", "read_labels", "read_volumes",
+    "LabelledScans", "Pair", "VolumeCase", "both_volumes", "find_pairs", "numbered", "read_labels", "read_volumes",
     "unlabelled_volumes",
 ]  # fmt: skip
 
@@ -109,11 +109,16 @@ def read_labels(pair: Pair, labels: Mapping[int, str]) -> tuple[Scan, NDArray[np
             f"{pair.name}: the label map has shape {drawn.data.shape[1:]}, the scan {scan.data.shape[1:]}, or they lie "
             "at different places; resample the labels onto the scan"
         )
+    return scan, numbered(drawn, labels)
+
+
+def numbered(drawn: Scan, labels: Iterable[int]) -> NDArray[np.uint8]:
+    """A label map (D, H, W) in which the values `labels` are numbered 1..K in their order, and all others are 0."""
     values = np.round(drawn.data[0].astype(np.float32)).astype(np.int64)
-    table = np.zeros(max(int(values.max()), *labels) + 1, dtype=np.uint8)
+    table = np.zeros(max([int(values.max()), *labels]) + 1, dtype=np.uint8)
     for number, value in enumerate(labels, 1):
         table[value] = number
-    return scan, table[np.clip(values, 0, None)]
+    return table[np.clip(values, 0, None)]
 
 
 def read_volumes(pairs: Iterable[Pair], labels: Mapping[int, str], prepare: GridPrepare) -> list[VolumeCase]:

@@ -14,7 +14,7 @@ import torch
 from medfm.data.patients import of_held_patients
 from medfm.data.volumes import Pair, find_pairs, read_labels
 from medfm.errors import DataError
-from medfm.evaluate.overlap import agreement
+from medfm.evaluate.overlap import agreement, renumbered
 from medfm.evaluate.reconstruct import classical_methods
 from medfm.image.intensity import robust_range
 from medfm.metrics import bootstrap_interval
@@ -64,7 +64,7 @@ def evaluate_outlines(
         for name, x in pictures.items():
             shown = replace(scan, data=x.abs()[0].numpy(force=True).astype(np.float32))
             outlines = segment(segmenter, shown).array
-            classes = agreement(_named(outlines, segmenter, names), truth, spacing=(d, h, w), labels=names)
+            classes = agreement(renumbered(outlines, segmenter.labels, names), truth, spacing=(d, h, w), labels=names)
             dice = float(np.nanmean([c["dice"] for c in classes.values()]))
             row[name] = {"dice": dice, "psnr": fidelity(x, m.x, ct=False)[0]}
         rows.append(row)
@@ -95,12 +95,3 @@ def _psnr(
 ) -> float:
     m = _measured(model, read_labels(pair, labels)[0], seed)
     return fidelity(method(m, m.operator.start(m.y)), m.x, ct=False)[0]
-
-
-def _named(labels: np.ndarray, segmenter: Segmenter, names: list[str]) -> np.ndarray:
-    """The segmenter's numbers to the data's."""
-    table = np.zeros(256, dtype=np.uint8)
-    for number, name in enumerate(segmenter.labels, 1):
-        table[number] = names.index(name) + 1 if name in names else 0
-    found: np.ndarray = table[labels]
-    return found

@@ -14,7 +14,7 @@ from medfm.metrics import bootstrap_interval
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["agreement", "figures", "overlap_table"]
+__all__ = ["agreement", "figures", "overlap_table", "renumbered"]
 
 Three = tuple[float, float, float]
 _MEASURES = ("dice", "nsd", "hd95", "volume_ml", "true_volume_ml")
@@ -41,6 +41,14 @@ def agreement(
             row["dice"] = row["nsd"] = 0.0
         rows[name] = row
     return rows
+
+
+def renumbered(labels: NDArray[np.uint8], given: Sequence[str], wanted: Sequence[str]) -> NDArray[np.uint8]:
+    """A label map numbered 1, 2, ... in the order of the names `given`, in that of `wanted`; others become 0."""
+    table = np.zeros(256, dtype=np.uint8)
+    for number, name in enumerate(given, 1):
+        table[number] = wanted.index(name) + 1 if name in wanted else 0
+    return table[labels]
 
 
 def _surfaces(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Three, tolerance: float) -> dict[str, float]:

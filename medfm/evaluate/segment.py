@@ -11,9 +11,9 @@ import numpy as np
 
 from medfm.data.patients import of_held_patients
 from medfm.data.sets import check_exists
-from medfm.data.volumes import LabelledScans, find_pairs, read_labels
+from medfm.data.volumes import LabelledScans, find_pairs, numbered, read_labels
 from medfm.errors import DataError
-from medfm.evaluate.overlap import agreement, figures
+from medfm.evaluate.overlap import agreement, figures, renumbered
 from medfm.evaluate.results import write_results
 from medfm.scan import Scan
 
@@ -74,14 +74,9 @@ def compare_masks(
     for name, one, other in read:
         if one.data.shape != other.data.shape or not np.allclose(one.affine, other.affine, atol=0.1):
             raise DataError(f"{name}: prediction {one.data.shape} and truth {other.data.shape} are not on one grid")
-        maps = []
-        for scan in (one, other):
-            numbered = np.zeros(scan.data.shape[1:], dtype=np.uint8)
-            for number, value in enumerate(named, 1):
-                numbered[scan.data[0] == value] = number
-            maps.append(numbered)
         d, h, w = other.spacing[::-1]
-        classes = agreement(*maps, spacing=(d, h, w), labels=list(named.values()), tolerance=tolerance)
+        found, drawn = numbered(one, named), numbered(other, named)
+        classes = agreement(found, drawn, spacing=(d, h, w), labels=list(named.values()), tolerance=tolerance)
         records.append({"case": name, "patient": name, "classes": classes})
     chosen = LabelledScans(truth.resolve().name, [], named)
     return written(records, chosen, {"name": prediction.resolve().name}, output, resamples, seed, tolerance)
@@ -93,16 +88,14 @@ def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: 
     from medfm.predict import segment
 
     names = list(data.labels.values())
-    table = np.zeros(256, dtype=np.uint8)  # the model's numbers to the data's
-    for number, name in enumerate(model.labels, 1):
-        table[number] = names.index(name) + 1 if name in names else 0
     for pair in track(data.pairs, description="segmenting", transient=True):
         scan, truth = read_labels(pair, data.labels)
         start = time.perf_counter()
         mask = segment(model, scan, flip=flip)
         seconds = time.perf_counter() - start
         d, h, w = scan.spacing[::-1]
-        classes = agreement(table[mask.array], truth, spacing=(d, h, w), labels=names, tolerance=tolerance)
+        found = renumbered(mask.array, model.labels, names)
+        classes = agreement(found, truth, spacing=(d, h, w), labels=names, tolerance=tolerance)
         yield {"case": pair.name, "patient": pair.patient, "seconds": seconds, "classes": classes}
 
 

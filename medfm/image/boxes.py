@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfm.image.geometry import slice_of
+from medfm.image.patches import patch_grid
 from medfm.scan.results import Box
 from medfm.scan.scan import Scan
 
@@ -24,14 +25,10 @@ def sample_boxed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Crop and warp in one go: x (C, D, H, W), boxes (N, 6) -> (C, *patch), (M, 6) and the numbers (M,) of those kept.
 
-    Voxel p of the patch is taken from centre + matrix @ (p - middle), as in `medfm.image.patches.sample_patch`; beyond
-    the scan there is 0. A box is kept where at least `least` of it lies in the patch.
+    Where voxels come from: see `medfm.image.patches.patch_grid`; beyond the scan there is 0. A box is kept where at
+    least `least` of it lies in the patch.
     """
-    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
-    lines = [axis[:, None] * matrix[:, i] for i, axis in enumerate(axes)]
-    place = lines[0][:, None, None] + lines[1][None, :, None] + lines[2][None, None] + torch.tensor(list(centre))
-    sizes = torch.tensor(x.shape[1:], dtype=torch.float32)
-    grid = (((2 * place + 1) / sizes) - 1).flip(-1)[None]
+    grid = patch_grid(x.shape[1:], centre=centre, patch=patch, matrix=matrix)
     warped = F.grid_sample(x[None], grid, align_corners=False)[0]
     moved = move_boxes(boxes, centre=centre, patch=patch, matrix=matrix)
     limits = torch.tensor(patch, dtype=torch.float32)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["random_bend", "random_map", "sample_patch", "vary_intensity"]
+__all__ = ["patch_grid", "random_bend", "random_map", "sample_patch", "vary_intensity"]
 
 Shape = tuple[int, int, int]
 
@@ -51,23 +51,33 @@ def random_bend(patch: Shape, spacing: Tensor, generator: torch.Generator, *, mm
     return F.interpolate(drawn, patch, mode="trilinear", align_corners=True)[0]
 
 
-def sample_patch(
-    x: Tensor, labels: Tensor, *, centre: Sequence[float], patch: Shape, matrix: Tensor, classes: int,
-    bend: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Crop and warp in one go: x (C, D, H, W), labels (D, H, W) uint8 -> (C, *patch), (*patch) long.
+def patch_grid(
+    shape: Sequence[int], *, centre: Sequence[float], patch: Shape, matrix: Tensor, bend: Tensor | None = None
+) -> Tensor:
+    """For `grid_sample` of a volume of `shape` (D, H, W): (1, *patch, 3), where each voxel p of a patch is taken from.
 
-    Voxel p of the patch is taken from centre + matrix @ (p - middle) + bend[:, p]. Beyond its border the volume repeats
-    its last voxels and has label 0. Labels keep smooth borders: each class is sampled linearly and the largest wins (up
-    to eight classes; with more, the nearest voxel's label).
+    That is centre + matrix @ (p - middle) + bend[:, p]. centre: voxels along D, H, W. matrix: (3, 3), see `random_map`;
+    bend: (3, *patch), see `random_bend`.
     """
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
     lines = [axis[:, None] * matrix[:, i] for i, axis in enumerate(axes)]  # an affine map is a sum of three lines
     place = lines[0][:, None, None] + lines[1][None, :, None] + lines[2][None, None] + torch.tensor(list(centre))
     if bend is not None:
         place = place + bend.movedim(0, -1)
-    sizes = torch.tensor(x.shape[1:], dtype=torch.float32)
-    grid = (((2 * place + 1) / sizes) - 1).flip(-1)[None]
+    return (((2 * place + 1) / torch.tensor(shape, dtype=torch.float32)) - 1).flip(-1)[None]
+
+
+def sample_patch(
+    x: Tensor, labels: Tensor, *, centre: Sequence[float], patch: Shape, matrix: Tensor, classes: int,
+    bend: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Crop and warp in one go: x (C, D, H, W), labels (D, H, W) uint8 -> (C, *patch), (*patch) long.
+
+    Where voxels come from: see `patch_grid`. Beyond its border the volume repeats its last voxels and has label 0.
+    Labels keep smooth borders: each class is sampled linearly and the largest wins (up to eight classes; with more, the
+    nearest voxel's label).
+    """
+    grid = patch_grid(x.shape[1:], centre=centre, patch=patch, matrix=matrix, bend=bend)
     warped = F.grid_sample(x[None], grid, padding_mode="border", align_corners=False)[0]
     if classes > 8:
         nearest = F.grid_sample(labels[None, None].float(), grid, mode="nearest", align_corners=False)
