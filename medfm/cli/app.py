@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["Adapter", "Plane", "Series", "app", "chosen_series", "evaluate"]
+if TYPE_CHECKING:
+    from medfm.scan import Scan
+
+__all__ = ["Adapter", "Frame", "Plane", "Series", "app", "chosen_series", "evaluate", "read_scan"]
 
 _PANELS = {
     "Ask about a scan": ("ask", "report", "chat"),
@@ -52,6 +56,14 @@ class Plane(StrEnum):
 
 Adapter = Annotated[str, typer.Option(help="A name from `medfm models`, or a folder.", metavar="NAME")]
 Series = Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")]
+Frame = Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.")]
+
+
+def read_scan(file: Path, *, series: str | None, frame: int | None) -> Scan:
+    """The scan that FILE, --series and --frame name."""
+    import medfm
+
+    return medfm.Scan.read(file, series=chosen_series(series), frame=frame)
 
 
 def chosen_series(series: str | None) -> int | str | None:

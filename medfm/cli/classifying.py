@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Series, app, chosen_series, evaluate
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan
 
 __all__ = ["classify", "evaluate_classify"]
 
@@ -21,6 +21,7 @@ def classify(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     task: Models,
     series: Series = None,
+    frame: Frame = None,
     heat: Annotated[
         Path | None, typer.Option(help="Write where the likeliest label was seen, as NIfTI.", metavar="HEAT.nii.gz")
     ] = None,
@@ -36,7 +37,7 @@ def classify(
 
     if heat is not None and not heat.name.endswith((".nii", ".nii.gz")):  # told before the work is done
         raise ScanError(f"--heat {heat.name}: maps are written as NIfTI; end the name in .nii or .nii.gz")
-    scan = medfm.Scan.read(file, series=chosen_series(series))
+    scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
     models = [medfm.load_classifier(name) for name in task]
     with show.waiting("classifying"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Plane, Series, app, chosen_series, evaluate
+from medfm.cli.app import Adapter, Frame, Plane, Series, app, chosen_series, evaluate
 
 __all__ = ["app"]
 
@@ -35,7 +35,7 @@ def ask(
         bool, typer.Option("--demo", help="Ask about the scan that ships with medfm; leave FILE out.")
     ] = False,
     series: Series = None,
-    frame: Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.")] = None,
+    frame: Frame = None,
     plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
     adapter: Adapter = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per answer and line.")] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Series, app, chosen_series, evaluate
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan
 
 __all__ = ["detect", "evaluate_detect"]
 
@@ -17,6 +17,7 @@ def detect(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     task: Annotated[str, typer.Option(help="A detector from `medfm models`, or a folder.", metavar="NAME")],
     series: Series = None,
+    frame: Frame = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown (default: the model's own).")
     ] = None,
@@ -35,7 +36,7 @@ def detect(
 
     if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):  # told before the work is done
         raise ScanError(f"--picture {picture.name}: pictures are written as PNG or JPEG; end the name in .png or .jpg")
-    scan = medfm.Scan.read(file, series=chosen_series(series))
+    scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
     with show.waiting("detecting"):
         model = medfm.load_detector(task)

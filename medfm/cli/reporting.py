@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Plane, Series, app, chosen_series, evaluate
+from medfm.cli.app import Adapter, Frame, Plane, Series, app, evaluate, read_scan
 
 if TYPE_CHECKING:
     from medfm.scan import Scan
@@ -31,6 +31,7 @@ def report(
         typer.Option(help="An earlier scan, or a report: .txt, .md or the text.", metavar="PRIOR"),
     ] = None,
     series: Series = None,
+    frame: Frame = None,
     plane: Annotated[Plane | None, typer.Option(help="Look at a volume in this plane.")] = None,
     adapter: Adapter = "default",
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
@@ -46,7 +47,7 @@ def report(
     from medfm.export.markdown import markdown
     from medfm.predict import report as draft
 
-    image = medfm.Scan.read(file, series=chosen_series(series))
+    image = read_scan(file, series=series, frame=frame)
     before = _prior(prior)
     show.scan(image)
     with show.waiting("loading the model"):

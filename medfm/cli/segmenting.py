@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Series, app, chosen_series, evaluate
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan
 
 __all__ = ["evaluate_lesions", "evaluate_segment", "named_labels", "plan", "segment"]
 
@@ -25,6 +25,7 @@ def segment(
         str, typer.Option(help="A model from `medfm models`, or a folder (default: brain, or prompt).", metavar="NAME")
     ] = "",
     series: Series = None,
+    frame: Frame = None,
     flip: Flip = False,
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
     box: Annotated[
@@ -55,7 +56,7 @@ def segment(
     from medfm.predict.segmenting import asymmetry, cut_off, volumes
     from medfm.predict.whole_body import WHOLE_BODY, outline_whole_body
 
-    scan = medfm.Scan.read(file, series=chosen_series(series))
+    scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
     task = task or ("prompt" if box is not None or point else "brain")
     with show.waiting("segmenting"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Series, app, chosen_series
+from medfm.cli.app import Frame, Series, app, read_scan
 
 __all__ = ["synthesize"]
 
@@ -18,6 +18,7 @@ def synthesize(
     output: Annotated[Path, typer.Option(help="NIfTI to write.", metavar="FILE.nii.gz")],
     file: Annotated[Path | None, typer.Argument(help="A scan to translate, or to compare.", metavar="[SCAN]")] = None,
     series: Series = None,
+    frame: Frame = None,
     back: Annotated[bool, typer.Option("--back", help="From the model's second kind of scan to its first.")] = False,
     count: Annotated[int, typer.Option(min=1, help="Slices from noise.", metavar="N")] = 8,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
@@ -26,7 +27,7 @@ def synthesize(
     import medfm
     from medfm.cli import show
 
-    scan = None if file is None else medfm.Scan.read(file, series=chosen_series(series))
+    scan = None if file is None else read_scan(file, series=series, frame=frame)
     with show.waiting("making"):
         made = medfm.synthesize(medfm.load_synthesizer(model), scan, back=back, count=count, seed=seed)
     made.write(output)

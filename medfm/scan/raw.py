@@ -56,7 +56,8 @@ def choose_frame(count: int, request: Request, what: str = "frames") -> int:
         if count == 1:
             return 0
         raise ScanError(
-            f"{request.shown}: {count} {what}, but one is needed. Choose with frame=0 ... frame={count - 1}."
+            f"{request.shown}: {count} {what}, but one is needed. Choose with frame=0 ... frame={count - 1} (--frame "
+            "on the command line)."
         )
     if not 0 <= request.frame < count:
         raise ScanError(f"{request.shown}: frame={request.frame} does not exist; there are {count}, counted from 0.")
