@@ -89,13 +89,9 @@ def denoisers_for(scan: Scan) -> list[Reconstructor]:
 
 
 def _reads(about: dict[str, Any], scan: Scan) -> bool:
-    """Models of photographs are not shown grey scans, nor the other way round, and those of CT only HU, as far as a
-    model says what it reads."""
-    from medfm.image.intensity import coloured
+    from medfm.predict.fitting import doubts
 
-    said = about.get("about", {})
-    colour, units = said.get("colour"), said.get("units")
-    return (colour is None or colour == coloured(scan.data)) and (units is None or units == scan.units)
+    return not doubts(about.get("kind", "answers"), about, scan)
 
 
 def _words(name: str) -> set[str]:

@@ -38,8 +38,9 @@ def detect(
         raise ScanError(f"--picture {picture.name}: pictures are written as PNG or JPEG; end the name in .png or .jpg")
     scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
+    model = medfm.load_detector(task)
+    show.doubts(model, scan)
     with show.waiting("detecting"):
-        model = medfm.load_detector(task)
         boxes = medfm.detect(model, scan, threshold=threshold)
     rows = [(box, *box_size(scan, box)) for box in boxes]
     if as_json:

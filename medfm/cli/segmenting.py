@@ -75,7 +75,9 @@ def segment(
         elif task == WHOLE_BODY:
             mask = outline_whole_body(scan)
         else:
-            mask = medfm.segment(medfm.load_segmenter(task), scan, flip=flip)
+            model = medfm.load_segmenter(task)
+            show.doubts(model, scan)
+            mask = medfm.segment(model, scan, flip=flip)
     mask.write(output)
     found = volumes(mask)
     uneven = asymmetry(found)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from medfm.cli.doctor import Finding
     from medfm.errors import SeriesChoice
     from medfm.scan import Answer, Scan
+    from medfm.stored import Stored
 
 __all__ = [
     "about",
     "adapters",
     "disclaimer",
+    "doubts",
     "failure",
     "figures",
     "findings",
@@ -75,6 +77,15 @@ def scan(scan: Scan) -> None:
     _err().print(f"[dim]{_safe(about_scan(scan))}[/]", soft_wrap=True)
     for warning in scan.notes:
         _err().print(f"[yellow]note:[/] {_safe(warning)}", soft_wrap=True)
+
+
+def doubts(model: Stored, scan: Scan) -> None:
+    """What speaks against showing a model such a scan."""
+    from medfm.predict.fitting import doubts as found
+
+    for doubt in found(model.kind, model.settings, scan):
+        line = f"{model.name} was {doubt}. Do not believe what it says."
+        _err().print(f"[yellow]note:[/] {_safe(line)}", soft_wrap=True)
 
 
 @contextmanager

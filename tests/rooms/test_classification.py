@@ -20,6 +20,7 @@ from medfm.evaluate.classify import evaluate_classify
 from medfm.heads.classify import ClassifyHead
 from medfm.metrics import best_temperature, operating_points, sorting_figures
 from medfm.predict import explain
+from medfm.predict.fitting import doubts
 from medfm.scan import Scan
 from medfm.train.loop import train
 
@@ -159,3 +160,11 @@ def test_a_model_of_photographs_is_not_shown_grey_scans(monkeypatch: pytest.Monk
     about[1][1]["about"]["units"] = "HU"  # and one of CT nothing else
     assert task_models.detectors_for("x", grey) == []
     assert task_models.detectors_for("x", Scan.from_array(pixels[..., 0], modality="CT", units="HU")) == ["scans"]
+
+
+def test_a_classifier_of_pictures_is_not_believed_about_a_volume() -> None:
+    settings = {"prepare": {"size": 64}, "about": {"colour": False}}
+    volume = Scan.from_array(np.random.default_rng(0).integers(0, 99, (5, 8, 8)), affine=np.eye(4))
+    assert doubts("classify", settings, volume) == ["trained on single pictures; this is a volume of 5 slices"]
+    assert doubts("classify", settings, Scan.from_array(volume.data[0, 0])) == []
+    assert doubts("detect", settings, volume) == []  # which looks at each slice
