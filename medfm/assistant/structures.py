@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "measure", "segment", "structures"]
 
-_TILES = 24
 _AIRY = (
     "No model is behind this outline. Lung without air (collapsed, filled, a mass) and its thinnest edges are missing."
 )
@@ -215,12 +214,13 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     least: raise MedfmError where all of them were trained on smaller fields of view, instead of None.
     """
     from medfm.assistant.task_models import segmenters_for
+    from medfm.predict.fitting import field_of, wider
 
     models = segmenters_for(structure, scan) if structure else []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
     models = [one for one in models if not one.too_small(sides)]
-    fields = [(one, _field(one, scan)) for one in models]
-    able = [(one, field) for one, field in fields if not _wider(sides, field)]
+    fields = [(one, field_of(one.settings, scan)) for one in models]
+    able = [(one, field) for one, field in fields if not wider(sides, field)]
     fitting = min(able, key=lambda pair: abs(log(prod(pair[1]) / prod(sides))), default=(None,))[0]
     if least and models and fitting is None:  # minutes of work for outlines of what is not there
         raise MedfmError(
@@ -269,20 +269,6 @@ def _box(model: MedFM, scan: Scan, name: str) -> Box | None:
 
     answer = predict.ask(model, scan, f"Where is the {name.lower()}?")
     return next((item for item in answer.evidence if isinstance(item, Box) and item.label == name), None)
-
-
-def _wider(sides: Sequence[float], field: Sequence[float]) -> bool:
-    """A scan of these sides holds more than `_TILES` times the field that a model reads at once, both in mm.
-
-    A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
-    """
-    return prod(max(1.0, side / seen) for side, seen in zip(sides, field, strict=True)) > _TILES
-
-
-def _field(model: Segmenter, scan: Scan) -> list[float]:
-    """mm along D, H, W that the model reads at once."""
-    spacing = model.preparation.spacing or tuple(reversed(scan.spacing))
-    return [voxels * mm for voxels, mm in zip(model.patch, spacing, strict=True)]
 
 
 def _unseen(turn: Turn, structure: str) -> None:

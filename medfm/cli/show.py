@@ -81,9 +81,10 @@ def scan(scan: Scan) -> None:
 
 def doubts(model: Stored, scan: Scan) -> None:
     """What speaks against showing a model such a scan."""
-    from medfm.predict.fitting import doubts as found
+    from medfm.predict import fitting
 
-    for doubt in found(model.kind, model.settings, scan):
+    settings = model.settings
+    for doubt in [*fitting.doubts(model.kind, settings, scan), *fitting.too_wide(model.kind, settings, scan)]:
         line = f"{model.name} was {doubt}. Do not believe what it says."
         _err().print(f"[yellow]note:[/] {_safe(line)}", soft_wrap=True)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from medfm.image.intensity import coloured
 from medfm.scan import Scan
 
-__all__ = ["doubts"]
+__all__ = ["doubts", "field_of", "too_wide", "wider"]
+
+_TILES = 24
 
 
 def doubts(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
@@ -24,3 +27,30 @@ def doubts(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
     if kind == "classify" and settings.get("prepare", {}).get("size") and depth > 1:
         found.append(f"trained on single pictures; this is a volume of {depth} slices")
     return found
+
+
+def too_wide(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
+    """Why a segmenter of volumes that learned from crops should not be shown a whole scan; else empty."""
+    if kind != "segment" or settings.get("atlas") or settings["patch"][0] == 1:
+        return []
+    sides = [count * mm for count, mm in zip(scan.data.shape[1:], scan.spacing[::-1], strict=True)]
+    field = field_of(settings, scan)
+    if not wider(sides, field):
+        return []
+    small, large = (" x ".join(f"{mm:.0f}" for mm in lengths) for lengths in (field, sides))
+    return [f"trained on parts of about {small} mm; this scan is {large} mm. Cut it to the region"]
+
+
+def field_of(settings: Mapping[str, Any], scan: Scan) -> list[float]:
+    """mm along D, H, W that a model of these settings reads at once of `scan`."""
+    own = scan.spacing[::-1]
+    spacing = settings.get("prepare", {}).get("spacing") or own
+    return [voxels * (mm or same) for voxels, mm, same in zip(settings["patch"], spacing, own, strict=True)]
+
+
+def wider(sides: Sequence[float], field: Sequence[float]) -> bool:
+    """A scan of these sides holds more than `_TILES` times the field that a model reads at once, both in mm.
+
+    A model whose tile is a whole organ has seen nothing else; one trained on whole scans reads tiles in the dozens.
+    """
+    return prod(max(1.0, side / seen) for side, seen in zip(sides, field, strict=True)) > _TILES

@@ -20,7 +20,7 @@ from medfm.evaluate.classify import evaluate_classify
 from medfm.heads.classify import ClassifyHead
 from medfm.metrics import best_temperature, operating_points, sorting_figures
 from medfm.predict import explain
-from medfm.predict.fitting import doubts
+from medfm.predict.fitting import doubts, field_of, too_wide
 from medfm.scan import Scan
 from medfm.train.loop import train
 
@@ -162,9 +162,14 @@ def test_a_model_of_photographs_is_not_shown_grey_scans(monkeypatch: pytest.Monk
     assert task_models.detectors_for("x", Scan.from_array(pixels[..., 0], modality="CT", units="HU")) == ["scans"]
 
 
-def test_a_classifier_of_pictures_is_not_believed_about_a_volume() -> None:
+def test_what_speaks_against_showing_a_model_a_scan() -> None:
     settings = {"prepare": {"size": 64}, "about": {"colour": False}}
     volume = Scan.from_array(np.random.default_rng(0).integers(0, 99, (5, 8, 8)), affine=np.eye(4))
     assert doubts("classify", settings, volume) == ["trained on single pictures; this is a volume of 5 slices"]
     assert doubts("classify", settings, Scan.from_array(volume.data[0, 0])) == []
     assert doubts("detect", settings, volume) == []  # which looks at each slice
+    crops = {"prepare": {"spacing": [0.0, 2.0, 2.0]}, "patch": [2, 2, 2]}
+    assert field_of(crops, volume) == [2.0, 4.0, 4.0] and too_wide("segment", crops, volume) == []
+    large = Scan.from_array(np.zeros((40, 40, 40), np.uint8), affine=np.eye(4))
+    assert "this scan is 40 x 40 x 40 mm" in too_wide("segment", crops, large)[0]
+    assert too_wide("segment", {**crops, "patch": [1, 2, 2]}, large) == []
