@@ -219,7 +219,7 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     models = segmenters_for(structure, scan) if structure else []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
     models = [one for one in models if not one.too_small(sides)]
-    fields = [(one, field_of(one.settings, scan)) for one in models]
+    fields = [(one, field_of(one.patch, one.preparation.spacing, scan)) for one in models]
     able = [(one, field) for one, field in fields if not wider(sides, field)]
     fitting = min(able, key=lambda pair: abs(log(prod(pair[1]) / prod(sides))), default=(None,))[0]
     if least and models and fitting is None:  # minutes of work for outlines of what is not there

@@ -34,18 +34,17 @@ def too_wide(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
     if kind != "segment" or settings.get("atlas") or settings["patch"][0] == 1:
         return []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], scan.spacing[::-1], strict=True)]
-    field = field_of(settings, scan)
+    field = field_of(settings["patch"], settings["prepare"].get("spacing"), scan)
     if not wider(sides, field):
         return []
     small, large = (" x ".join(f"{mm:.0f}" for mm in lengths) for lengths in (field, sides))
     return [f"trained on parts of about {small} mm; this scan is {large} mm. Cut it to the region"]
 
 
-def field_of(settings: Mapping[str, Any], scan: Scan) -> list[float]:
-    """mm along D, H, W that a model of these settings reads at once of `scan`."""
+def field_of(patch: Sequence[int], spacing: Sequence[float] | None, scan: Scan) -> list[float]:
+    """mm along D, H, W that a model reads at once of `scan`. patch: voxels; spacing: as in `medfm.grid.GridPrepare`."""
     own = scan.spacing[::-1]
-    spacing = settings.get("prepare", {}).get("spacing") or own
-    return [voxels * (mm or same) for voxels, mm, same in zip(settings["patch"], spacing, own, strict=True)]
+    return [voxels * (mm or same) for voxels, mm, same in zip(patch, spacing or own, own, strict=True)]
 
 
 def wider(sides: Sequence[float], field: Sequence[float]) -> bool:
