@@ -127,7 +127,7 @@ def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     try:
         node = _parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(node, dict):
         raise ConfigError(f"{path} holds a {type(node).__name__}; expected a mapping of keys to values.")
     extends = node.pop("extends", [])
