@@ -214,7 +214,7 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     least: raise MedfmError where all of them were trained on smaller fields of view, instead of None.
     """
     from medfm.assistant.task_models import segmenters_for
-    from medfm.predict.fitting import field_of, wider
+    from medfm.fitting import field_of, wider
 
     models = segmenters_for(structure, scan) if structure else []
     sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]

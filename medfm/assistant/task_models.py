@@ -89,7 +89,7 @@ def denoisers_for(scan: Scan) -> list[Reconstructor]:
 
 
 def _reads(about: dict[str, Any], scan: Scan) -> bool:
-    from medfm.predict.fitting import doubts
+    from medfm.fitting import doubts
 
     return not doubts(about.get("kind", "answers"), about, scan)
 

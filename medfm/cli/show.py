@@ -81,7 +81,7 @@ def scan(scan: Scan) -> None:
 
 def doubts(model: Stored, scan: Scan) -> None:
     """What speaks against showing a model such a scan."""
-    from medfm.predict import fitting
+    from medfm import fitting
 
     settings = model.settings
     for doubt in [*fitting.doubts(model.kind, settings, scan), *fitting.too_wide(model.kind, settings, scan)]:

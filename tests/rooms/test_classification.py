@@ -17,10 +17,10 @@ from medfm.config import load_recipe
 from medfm.data.labels import find_labels, three_sides
 from medfm.errors import ConfigError, DataError, UnknownName
 from medfm.evaluate.classify import evaluate_classify
+from medfm.fitting import doubts, field_of, too_wide
 from medfm.heads.classify import ClassifyHead
 from medfm.metrics import best_temperature, operating_points, sorting_figures
 from medfm.predict import explain
-from medfm.predict.fitting import doubts, field_of, too_wide
 from medfm.scan import Scan
 from medfm.train.loop import train
 
