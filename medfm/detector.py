@@ -71,6 +71,11 @@ class Detector(Stored):
         """What has to be said beside each of its boxes, as that it learned from synthetic scans; mostly nothing."""
         return str(self.about.get("caution", ""))
 
+    @property
+    def place(self) -> str:
+        """Where alone its things are looked for: "lungs", or anywhere."""
+        return str(self.settings["about"].get("place", ""))
+
     def forward(self, x: Tensor, spacing: Tensor, place: Tensor | None = None) -> Dense:
         """x: (B, C, D, H, W); spacing: (B, 3) mm; place: see `DetectHead`."""
         if not hasattr(self.encoder, "look"):

@@ -4,26 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medfm.image.boxes import scan_box
+import numpy as np
+
+from medfm.image.boxes import grid_box, scan_box
+from medfm.predict.airspace import lungs
 from medfm.scan import Box, Scan
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from medfm.detector import Detector
 
 __all__ = ["box_size", "detect"]
+
+_AROUND = 5.0  # mm on all sides of a box
+_LUNG = 0.4  # of a box and what is around it: the aorta beside a lung has 0.24 at most, what is planted in lungs 0.59
 
 
 def detect(model: Detector, scan: Scan, *, threshold: float | None = None) -> list[Box]:
     """The boxes of `model.labels` in `scan`, likeliest first, in RAS mm of a patient or in pixels of a picture.
 
     threshold: lowest score of a box that is shown (default: the model's own). The scan is read tile by tile where it is
-    larger than the model's patch.
+    larger than the model's patch. Of a model that looks for things in lungs only boxes among air of the lungs are left,
+    as candidates in LUNA16 are: none in a scan where no lungs are found.
     """
     grid = model.preparation(scan)
     least = model.threshold if threshold is None else threshold
     found = model.find(grid, least=least)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return [scan_box(scan, b, grid.shape, label=model.labels[kind], score=score) for b, score, kind in rows]
+    boxes = [scan_box(scan, b, grid.shape, label=model.labels[kind], score=score) for b, score, kind in rows]
+    return _in_lungs(scan, boxes) if model.place == "lungs" else boxes
+
+
+def _in_lungs(scan: Scan, boxes: list[Box]) -> list[Box]:
+    found = lungs(scan) if boxes else None
+    return [] if found is None else [box for box in boxes if _share(found.array > 0, scan, box) > _LUNG]
+
+
+def _share(inside: NDArray[np.bool_], scan: Scan, box: Box) -> float:
+    """How much of a box and its surroundings lies `inside`."""
+    edges, reach = np.array(grid_box(scan, box, inside.shape)), _AROUND / np.array(scan.spacing[::-1])
+    low = np.floor(edges[:3] - reach).clip(min=0).astype(int)
+    high = np.ceil(edges[3:] + reach).astype(int)
+    return float(inside[tuple(map(slice, low, high))].mean())
 
 
 def box_size(scan: Scan, box: Box) -> tuple[tuple[float, ...], str]:

@@ -2,9 +2,10 @@
 
     python tasks/detection/nodules.py chest.nii.gz --output DIR [--train 24] [--test 12]
 
-Writes DIR/train.jsonl, right halves of the scan, and DIR/test.jsonl, left ones: no voxel is in both. The halves are
-whole, with skin, clothes and table: a detector that saw nothing but lungs calls those nodules. What is planted are
-bumpy balls of 5 to 20 mm, solid or ground glass; distractors are short bent rods and forks as thick as nodules.
+Writes DIR/train.jsonl, right halves of the scan, and DIR/test.jsonl, whole scans in whose left lung alone something is
+planted. The halves are whole, with skin, clothes and table: a detector that saw nothing but lungs calls those nodules.
+What is planted are bumpy balls of 5 to 20 mm, solid or ground glass; distractors are short bent rods and forks as thick
+as nodules.
 """
 
 from __future__ import annotations
@@ -102,15 +103,17 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     both, middle = lungs(scan)
     room_of_all = ndimage.binary_erosion(both, iterations=3)
-    halves = {"train": slice(middle, None), "test": slice(0, middle)}  # W grows to the patient's right
-    for (side, half), count in zip(halves.items(), (given.train, given.test), strict=True):
-        room = room_of_all[..., half]
+    left = room_of_all.copy()
+    left[..., middle:] = False  # W grows to the patient's right
+    right = slice(middle, None)
+    parts = {"train": (right, room_of_all[..., right], given.train), "test": (slice(0, None), left, given.test)}
+    for side, (part, room, count) in parts.items():
         place = scan.affine.copy()
-        place[:3, 3] = scan.affine[:3] @ [half.start, 0, 0, 1]
+        place[:3, 3] = scan.affine[:3] @ [part.start, 0, 0, 1]
         rows = []
         for number in range(count):
             random = np.random.default_rng([given.seed, side == "test", number])
-            values = scan.data[0][..., half].astype(np.float32) + random.normal(0, 12, room.shape).astype(np.float32)
+            values = scan.data[0][..., part].astype(np.float32) + random.normal(0, 12, room.shape).astype(np.float32)
             boxes = plant(values, room, spacing, random) if number % 8 != 7 else []  # some have no nodule
             file = f"{side}{number:02d}.nii.gz"
             Scan.from_array(values.astype(np.int16)[None], affine=place, modality="CT", units="HU").write(
@@ -123,7 +126,7 @@ def main() -> None:
             named = [{"label": "nodule", "low": np.min(c, 0).tolist(), "high": np.max(c, 0).tolist()} for c in corners]
             rows.append({"image": file, "patient": f"{side}{number}", "boxes": named})
         (given.output / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        print(f"{side}: {count} halves of {room.shape}, {sum(len(row['boxes']) for row in rows)} nodules")
+        print(f"{side}: {count} of {room.shape}, {sum(len(row['boxes']) for row in rows)} nodules")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,29 @@ def test_each_lung_is_found_on_its_side(flipped: bool, joined: bool) -> None:
     assert outside.sum() < 20, "windpipe or gas was taken for lung"
 
 
+def test_a_model_of_lungs_boxes_nothing_outside_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import medfm
+    from medfm.detector import Detector, Found
+
+    model = Detector(
+        encoder={"name": "conv", "channels": [4]}, head={"ndim": 3, "levels": [0], "sizes": [[4]], "width": 4},
+        labels=["nodule"], prepare={}, patch=[16, 16, 16],
+    )  # fmt: skip
+    scan, true = chest()
+    places = [(24, 32, 22), (24, 32, 40), (24, 32, 15)]  # in the left lung, between the lungs, near the outer wall
+    assert [int(true[place]) for place in places] == [1, 0, 1]
+    boxes = torch.tensor([[*(v - 2 for v in place), *(v + 2 for v in place)] for place in places]).float()
+    found = Found(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.long))
+    monkeypatch.setattr(Detector, "find", lambda self, grid, least: found)
+    assert len(medfm.detect(model, scan)) == 3
+    model.settings["about"]["place"] = "lungs"
+    assert [box.score for box in medfm.detect(model, scan)] == pytest.approx([0.9, 0.7])
+    air = Scan.from_array(np.full((8, 40, 40), 30, np.int16), affine=scan.affine, modality="CT", units="HU")
+    assert medfm.detect(model, air) == []
+
+
 def test_one_lung_alone_knows_its_side() -> None:
     scan, true = chest()
     scan.data[0][true == 2] = 30
