@@ -172,7 +172,7 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "painted": lambda made: [
         "data={{train: ['{}'], validate: ['{}']}}".format(*label_maps(made.folder / "heads")), "train.budget=0",
         "objective.window=[32, 32, 32]", "objective.spacing=5.0", "objective.samples=2", "objective.looks=1",
-        "objective.model.encoder.channels=[8, 16, 16]", "objective.model.encoder.convs=1",
+        "objective.model.encoder.channels=[8, 8, 16, 16]", "objective.model.encoder.convs=1",
         "objective.model.head.convs=1", "objective.model.head.deep=1",
     ],
     "registration": lambda made: [
