@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medfm.data.patients import of_held_patients
 from medfm.data.volumes import find_pairs, read_labels
-from medfm.objectives.supervised import dice
+from medfm.metrics import label_dice
 from medfm.predict import segment
 from medfm.segmenter import load_segmenter
 
@@ -32,7 +33,7 @@ def main() -> None:
     exact = sum(mixed(labels) == 0 for labels in maps)
     print(f"{exact} of {len(maps)} label maps: {' and '.join(data.labels.values())} meet exactly at a slice")
     rows = []
-    for pair in data.held_out(model.settings["about"]):
+    for pair in of_held_patients(data.pairs, model.about)[0]:
         scan, truth = read_labels(pair, data.labels)
         found = segment(model, scan).array
         right = np.where(np.arange(truth.shape[1])[:, None] < meeting(truth), 2, 1) * (found > 0)
@@ -57,7 +58,7 @@ def mixed(labels: NDArray) -> int:
 
 
 def score(found: NDArray, truth: NDArray) -> float:
-    return float(dice(torch.from_numpy(found.astype(np.uint8)), torch.from_numpy(truth), 2).mean())
+    return float(label_dice(torch.from_numpy(found.astype(np.uint8)), torch.from_numpy(truth), 2).mean())
 
 
 if __name__ == "__main__":
