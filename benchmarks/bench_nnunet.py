@@ -16,6 +16,7 @@ from pathlib import Path
 
 from medfm.data.patients import split_patients
 from medfm.data.volumes import LabelledScans, find_pairs
+from medfm.evaluate.markdown import interval, metrics, print_table
 from medfm.evaluate.segment import compare_masks
 
 
@@ -71,14 +72,12 @@ def copies(folder: Path, files: dict[str, Path]) -> None:
 
 def report(figures: Path, peer: dict) -> None:
     """The table."""
-    print("| | Dice | HD95, mm | s a scan |\n|---|---|---|---|")
+    rows = []
     for name in ("medfm", "nnunetv2"):
-        m = json.loads((figures / name / "metrics.json").read_text())
-        dice, hd95 = m["overall"], m["hd95"]["value"]
+        m = metrics(figures / name)
         seconds = peer["seconds"]["mirrored"] if name == "nnunetv2" else m["model"]["seconds_per_scan"]
-        print(
-            f"| {name} | {dice['value']:.3f} ({dice['low']:.3f} to {dice['high']:.3f}) | {hd95:.2f} | {seconds:.3f} |"
-        )
+        rows.append([name, interval(m["overall"]), f"{m['hd95']['value']:.2f}", f"{seconds:.3f}"])
+    print_table(("", "Dice", "HD95, mm", "s a scan"), rows)
     print(
         f"nnunetv2: {peer['steps']} steps of {peer['batch']} (planned {peer['planned batch']}), "
         f"{peer['seconds']['plain']:.3f} s a scan without its mirrored looks"

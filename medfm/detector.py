@@ -74,7 +74,7 @@ class Detector(Stored):
     @property
     def place(self) -> str:
         """Where alone its things are looked for: "lungs", or anywhere."""
-        return str(self.settings["about"].get("place", ""))
+        return str(self.about.get("place", ""))
 
     def forward(self, x: Tensor, spacing: Tensor, place: Tensor | None = None) -> Dense:
         """x: (B, C, D, H, W); spacing: (B, 3) mm; place: see `DetectHead`."""

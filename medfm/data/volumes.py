@@ -158,6 +158,7 @@ def unlabelled_volumes(data: dict[str, Any], prepare: GridPrepare, *, seed: int)
 
     rest = [(pair.name, pair.patient, pair.image) for pair in _sides(data, seed)[2]]
     if folder := data.get("unlabelled"):
+        check_exists(Path(folder))
         rest += [(p.name, p.name, p) for p in sorted(Path(folder).iterdir()) if not p.name.startswith(".")]
     if not rest:
         raise DataError("no scan without labels: give data.unlabelled, a folder of scans, or data.share under 1")

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from medfm.errors import ConfigError
 
@@ -17,26 +18,26 @@ Activation = Literal["relu", "leaky", "prelu", "elu", "gelu"]
 Triple = tuple[int, int, int]
 
 
-class _Conv2d(nn.Conv2d):
+class _InFull(_ConvNd):
+    """A convolution that leaves bfloat16 where an axis is shorter than its kernel, as at the coarsest level of a small
+    patch: oneDNN (3.12) then gives the weights a gradient out of memory that nobody wrote."""
+
     def forward(self, x: Tensor) -> Tensor:
-        if not _short(x, self.kernel_size):
-            return super().forward(x)
+        found: Tensor
+        if all(n >= k for n, k in zip(x.shape[2:], self.kernel_size, strict=True)):
+            found = super().forward(x)
+            return found
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            found = super().forward(x.to(self.weight.dtype))
+        return found
 
 
-class _Conv3d(nn.Conv3d):
-    def forward(self, x: Tensor) -> Tensor:
-        if not _short(x, self.kernel_size):
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+class _Conv2d(_InFull, nn.Conv2d):
+    pass
 
 
-def _short(x: Tensor, kernel: Sequence[int]) -> bool:
-    """Whether an axis is shorter than the kernel. In bfloat16 oneDNN (3.12) then gives the weights a gradient out of
-    memory that nobody wrote, so such layers, the coarsest of small patches, are computed in full."""
-    return any(n < k for n, k in zip(x.shape[2:], kernel, strict=True))
+class _Conv3d(_InFull, nn.Conv3d):
+    pass
 
 
 _CONVOLUTIONS: dict[tuple[int, bool], type[nn.Module]] = {

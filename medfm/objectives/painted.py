@@ -30,10 +30,9 @@ class Painted(nn.Module):
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
             the brain's middle, as brains do in scans. lesion, most, common, distract: see
-            `medfm.data.brain.Head.sample`. tile: voxels read at once later (default: window).
-            fine: images are painted with voxels that much smaller
-            and averaged, so that a voxel holds parts of several tissues, as in a scan. sides: tell only the left and
-            the right half of the brain apart, and lesions in both.
+            `medfm.data.brain.Head.sample`. tile: voxels read at once later (default: window). fine: images are painted
+            with voxels that much smaller and averaged, so that a voxel holds parts of several tissues, as in a scan.
+            sides: tell only the left and the right half of the brain apart, and lesions in both.
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
         loss: arguments of `SegmentLoss`. rare: how much more a class counts in its cross-entropy the rarer it is, an
             exponent of its share.

@@ -62,7 +62,7 @@ class Supervised(nn.Module):
         self.agreement = Agreement(self.network, **agree) if agree else None
         self.others = unlabelled_volumes(data, self.network.preparation, seed=seed) if agree else []
         if agree:
-            self.network.settings["about"] |= {"trained on without labels": len(self.others)}
+            self.network.about["trained on without labels"] = len(self.others)
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
         self.degrees, self.zoom, self.flips, self.bend, self.vary = degrees, zoom, flips, bend, vary

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medfm import config
 from medfm.errors import AdapterMismatch, ConfigError
@@ -91,13 +92,17 @@ class Site:
         return objective
 
 
+def _sent(network: Stored) -> dict[str, Tensor]:
+    """What of a network's state travels."""
+    return {name: tensor for name, tensor in network.own_tensors().items() if tensor.is_floating_point()}
+
+
 def _weights(network: Stored) -> Weights:
-    tensors = network.own_tensors().values()
-    return [tensor.detach().float().numpy().copy() for tensor in tensors if tensor.is_floating_point()]
+    return [tensor.detach().float().numpy().copy() for tensor in _sent(network).values()]
 
 
 def _load(network: Stored, weights: Weights) -> None:
-    state = {name: tensor for name, tensor in network.own_tensors().items() if tensor.is_floating_point()}
+    state = _sent(network)
     found, expected = [w.shape for w in weights], [tuple(t.shape) for t in state.values()]
     if found != expected:
         raise AdapterMismatch(

@@ -63,7 +63,7 @@ def made_up(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Ten
 
 def representations(a: Tensor, b: Tensor, learn: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """What a classifier may look at, by name; what has weights learns from the patients of `learn` alone."""
-    a, b = ((v - v[learn].mean(0)) / v[learn].std(0).clamp(min=1e-6) for v in (a, b))
+    a, b = (standardised(view, learn) for view in (a, b))
     cca = DeepCCA([a.shape[1], b.shape[1]], joint=4)
     cca.fit(a[learn], b[learn], steps=60, ridge=0.1)
     machine = MultimodalDBM([a.shape[1], b.shape[1]])
@@ -76,9 +76,14 @@ def representations(a: Tensor, b: Tensor, learn: Tensor, generator: torch.Genera
     }  # fmt: skip
 
 
+def standardised(x: Tensor, learn: Tensor) -> Tensor:
+    """Each feature with the mean 0 and the deviation 1 that it has among the patients of `learn`."""
+    return (x - x[learn].mean(0)) / x[learn].std(0).clamp(min=1e-6)
+
+
 def auc(x: Tensor, labels: Tensor, learn: Tensor, test: Tensor) -> float:
     """On the patients of `test`, of a logistic regression that learned from the others."""
-    x = (x - x[learn].mean(0)) / x[learn].std(0).clamp(min=1e-6)
+    x = standardised(x, learn)
     linear = nn.Linear(x.shape[1], 1)
     optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=100)
 
