@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import app, evaluate
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan
 
 if TYPE_CHECKING:
-    from medfm.scan import Reconstructed
+    from medfm.scan import Reconstructed, Scan
 
 __all__ = ["evaluate_reconstruct", "reconstruct"]
 
@@ -55,13 +55,18 @@ def reconstruct(
     window: Annotated[Window, typer.Option(help="Of filtered back-projection.")] = Window.hann,
     pixel: Annotated[float, typer.Option(help="mm of a sinogram's pixels, where the file does not say.")] = 1.0,
     spacing: Annotated[str | None, typer.Option(help="mm of k-space's voxels, W,H,D.", metavar="MM,MM,MM")] = None,
+    series: Series = None,
+    frame: Frame = None,
 ) -> None:
     """Make a picture of raw data, or a better one of a noisy picture, and say how far it can be believed."""
     from medfm.cli import show
     from medfm.export.reconstruction import save_reconstruction
 
     with show.waiting("reconstructing"):
-        result = _made(file, model or [], method, denoise, sinogram, samples, window, pixel, spacing)
+        if denoise:
+            result = _denoised(read_scan(file, series=series, frame=frame), model or [], samples)
+        else:
+            result = _made(file, model or [], method, sinogram, samples, window, pixel, spacing)
     about = save_reconstruction(result, output)
     typer.echo(f"method\t{about['method']}")
     for key, words in (("start_residual", "data left over, start"), ("residual", "data left over")):
@@ -75,21 +80,22 @@ def reconstruct(
     show.disclaimer()
 
 
+def _denoised(scan: Scan, model: list[str], samples: int) -> Reconstructed:
+    import medfm
+    from medfm.reconstructor import denoisers
+
+    chosen = model or denoisers(hounsfield=scan.units == "HU")[:1]
+    return medfm.denoise(scan, models=[medfm.load_reconstructor(m) for m in chosen], samples=samples)
+
+
 def _made(
-    file: Path, model: list[str], method: How | None, denoise: bool, sinogram: bool, samples: int, window: Window,
-    pixel: float, spacing: str | None,
+    file: Path, model: list[str], method: How | None, sinogram: bool, samples: int, window: Window, pixel: float,
+    spacing: str | None,
 ) -> Reconstructed:  # fmt: skip
     import medfm
     from medfm.predict.reconstructing import fitting
 
-    three = _three(spacing)
-    if denoise:
-        from medfm.reconstructor import denoisers
-
-        scan = medfm.Scan.read(file)
-        chosen = model or denoisers(hounsfield=scan.units == "HU")[:1]
-        return medfm.denoise(scan, models=[medfm.load_reconstructor(m) for m in chosen], samples=samples)
-    raw = medfm.RawData.read(file, sinogram=sinogram, pixel=pixel, spacing=three)
+    raw = medfm.RawData.read(file, sinogram=sinogram, pixel=pixel, spacing=_three(spacing))
     chosen = model if model or method else fitting(raw)[:1]
     return medfm.reconstruct(
         raw, models=[medfm.load_reconstructor(m) for m in chosen], method=method.value if method else None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import app, evaluate
+from medfm.cli.app import app, evaluate, read_scan
 
 if TYPE_CHECKING:
     from medfm.registrar import Registrar
@@ -54,6 +54,8 @@ def register(
     model: Model = _DEFAULT,
     optimise: Optimise = False,
     contrast: Same = Contrast.any,
+    moving_series: Annotated[str | None, typer.Option(help="Which series of MOVING, if there are several.")] = None,
+    fixed_series: Annotated[str | None, typer.Option(help="Which series of FIXED, if there are several.")] = None,
     mask: Annotated[
         list[Path] | None, typer.Option(help="A mask of the moving scan to bring along.", metavar="FILE")
     ] = None,
@@ -75,7 +77,7 @@ def register(
     from medfm.scan import Alignment
 
     table = None if points is None else read_table(points, columns=3)  # told before the work is done
-    a, b = medfm.Scan.read(moving), medfm.Scan.read(fixed)
+    a, b = (read_scan(f, series=s, frame=None) for f, s in ((moving, moving_series), (fixed, fixed_series)))
     masks, volumes = ({path: medfm.Scan.read(path) for path in files or []} for files in (mask, volume))
     show.scan(a)
     show.scan(b)

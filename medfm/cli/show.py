@@ -69,7 +69,7 @@ def series_choice(error: SeriesChoice) -> None:
     for number, choice in enumerate(error.choices):
         table.add_row(str(number), _safe(choice))
     _err().print(table)
-    _err().print("Choose one with --series and its number, or give the folder of one series.")
+    _err().print("Choose one with --series (register: --moving-series, --fixed-series) and its number.")
 
 
 def scan(scan: Scan) -> None:

@@ -25,8 +25,8 @@ class Painted(nn.Module):
     """Trains a `Segmenter` that takes any MR contrast (Billot et al., SynthSeg, Medical Image Analysis 2023).
 
     Args:
-        model: `encoder` and `head` nodes; `start`, a folder whose weights are taken over; `grow`, that of a model
-            without the finest stage, trained at twice the spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
+        model: `encoder` and `head` nodes; `grow`, the folder of a model without the finest stage, trained at twice the
+            spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
             the brain's middle, as brains do in scans. lesion, most, common, distract: see
@@ -65,8 +65,6 @@ class Painted(nn.Module):
                 "held out": [h.name for h in self.held],
             },
         )  # fmt: skip
-        if start := model.get("start"):
-            self.network.load_state_dict(load_segmenter(start).state_dict())
         if smaller := model.get("grow"):
             grow(self.network, load_segmenter(smaller))
         self.number = torch.zeros(256, dtype=torch.int64)

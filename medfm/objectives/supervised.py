@@ -18,7 +18,7 @@ from medfm.losses import SegmentLoss, deep_loss
 from medfm.metrics import label_dice
 from medfm.objectives.agreement import Agreement
 from medfm.objectives.groups import at_one_rate
-from medfm.segmenter import Segmenter, load_segmenter
+from medfm.segmenter import Segmenter
 
 __all__ = ["Supervised"]
 
@@ -27,7 +27,7 @@ class Supervised(nn.Module):
     """Trains a `Segmenter`.
 
     Args:
-        model: `encoder` and `head` nodes; `start`, a folder or name of a segmenter whose weights are taken over.
+        model: `encoder` and `head` nodes.
         data: see `medfm.data.volumes.both_volumes`.
         prepare: fields of `GridPrepare`. patch: (D, H, W) voxels. batch: patches a step. tile: voxels read at once
             later, when no gradients take memory (default: patch).
@@ -57,8 +57,6 @@ class Supervised(nn.Module):
             about=told_of_split(data, self.cases, self.held)
             | told_of_colour(self.cases, preparation),
         )  # fmt: skip
-        if start := model.get("start"):
-            self.network.load_state_dict(load_segmenter(start).state_dict())
         self.agreement = Agreement(self.network, **agree) if agree else None
         self.others = unlabelled_volumes(data, self.network.preparation, seed=seed) if agree else []
         if agree:

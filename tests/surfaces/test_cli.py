@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from scan_builders import phantom, ras_affine, series
 
 from medfm.cli import main
 
@@ -162,6 +163,19 @@ def test_several_series_become_a_numbered_table(
     assert "localiser" in result.err
     assert "[bold]" in result.err  # a header's text is shown, not obeyed
     assert "--series" in result.err
+
+
+def test_register_takes_a_series_of_each_folder(medfm: Any, tmp_path: Path) -> None:
+    volume, affine = phantom((12, 16, 16)), ras_affine((2.0, 2.0, 2.0))
+    for folder in ("prior", "current"):
+        for k in (0, 1):
+            series(tmp_path / folder / str(k), volume[: 12 - 4 * k], affine, uid=f"1.2.3.{k}", SeriesNumber=k)
+    paths = ["register", str(tmp_path / "prior"), str(tmp_path / "current"), "--method", "rigid", "--output"]
+    refused = medfm(*paths, str(tmp_path / "none"))
+    assert refused.code == 2 and "--moving-series" in refused.err and not (tmp_path / "none").exists()
+    done = medfm(*paths, str(tmp_path / "out"), "--moving-series", "0", "--fixed-series", "1")
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / "transform.h5").is_file()
 
 
 def test_a_header_cannot_steer_the_terminal() -> None:
