@@ -16,7 +16,7 @@ from chat_sessions import Session
 from chat_views import facts_of, failed, marked_call, talk_of, view_of, viewer_of
 
 import medfm
-from medfm.assistant import Turn
+from medfm.assistant import Turn, respond, run_tool
 from medfm.assistant.drafts import drafted
 from medfm.assistant.words import about_scan
 from medfm.errors import MedfmError, SeriesChoice
@@ -288,7 +288,7 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
         yield talk_of(session), gr.skip(), gr.skip()
         return
     model, prior, before = loading.result(), talk.prior, None
-    run = (lambda: talk.reply(asked, model)) if call is None else (lambda: talk.run(call, model))
+    run = (lambda: respond(talk, asked, model)) if call is None else (lambda: run_tool(talk, call, model))
     ticket = parts.desk.submit(session, run)
     while not ticket.done() and session.talk is talk:
         now = talk_of(session, waiting=parts.desk.ahead(ticket), stopping=stopped.is_set())

@@ -12,7 +12,7 @@ from chat_parts import Parts
 from chat_sessions import Session
 from chat_views import failed, talk_of, viewer_of
 
-from medfm.assistant import Call
+from medfm.assistant import Call, run_tool
 from medfm.assistant.drafts import decide, drafted, written
 from medfm.assistant.intake import sources
 from medfm.errors import MedfmError
@@ -98,7 +98,7 @@ def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str |
         yield {**drafted(talk), "error": "A question is being answered; draft when it is done."}
         return
     call = Call("report", {name: words for name, text in told.items() if (words := (text or "").strip())})
-    ticket = parts.desk.submit(session, lambda: talk.run(call, loading.result()))
+    ticket = parts.desk.submit(session, lambda: run_tool(talk, call, loading.result()))
     before = None
     while not ticket.done() and session.talk is talk:
         ahead = parts.desk.ahead(ticket)

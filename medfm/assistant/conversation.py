@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,13 +9,9 @@ import numpy as np
 
 from medfm.assistant.audit import Audit
 from medfm.assistant.evidence import Item, Which
-from medfm.assistant.routing import Call, route
-from medfm.assistant.structures import structures
-from medfm.assistant.tools import TOOLS, available
 from medfm.errors import MedfmError
 
 if TYPE_CHECKING:
-    from medfm.model import MedFM
     from medfm.scan import Mask, Report, Scan
 
 __all__ = ["Conversation", "Turn"]
@@ -105,34 +99,6 @@ class Conversation:
     def scan_of(self, which: Which) -> Scan | None:
         """The current or the prior scan."""
         return self.prior if which == "prior" else self.current
-
-    def reply(self, request: str, model: MedFM) -> Iterator[Turn]:
-        """Answer `request` with the tool that its words ask for: yields the growing turn, the last time when done."""
-        yield from self.run(route(request, tools=available(), structures=structures(model)), model)
-
-    def run(self, call: Call, model: MedFM) -> Iterator[Turn]:
-        """Run one of `TOOLS` and keep its turn. An error becomes a failed turn that says what to do."""
-        turn = Turn("medfm", tool=call.tool, state="running")
-        self.turns.append(turn)
-        start = time.perf_counter()
-        try:
-            _ = self.opened
-            yield turn
-            for _ in TOOLS[call.tool].run(self, model, turn, **call.arguments):
-                yield turn
-            turn.state = "done"
-        except MedfmError as error:
-            turn.state, turn.text = "failed", str(error)
-        except GeneratorExit:
-            turn.state = "stopped"
-            raise
-        finally:
-            seconds, outcome = round(time.perf_counter() - start, 2), "abstained" if turn.abstained else turn.state
-            self.log(
-                "tool", tool=call.tool, adapter=getattr(model, "name", ""), seconds=seconds, outcome=outcome,
-                scan=self.current,
-            )  # fmt: skip
-        yield turn
 
     def log(self, action: str, *, scan: Scan | None = None, **about: Any) -> None:
         """One line in the audit log."""

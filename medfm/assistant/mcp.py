@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medfm.assistant.conversation import Conversation
 from medfm.assistant.intake import Intake
+from medfm.assistant.responding import run_tool
 from medfm.assistant.routing import Call
 from medfm.assistant.tools import TOOLS, available
 from medfm.assistant.words import DISCLAIMER, about_scan
@@ -72,7 +73,7 @@ def server(load: Callable[[], MedFM], intake: Intake, *, talk: Conversation) -> 
             return _open(talk, intake, **arguments)
         if not model:
             model.append(load())
-        *_, turn = talk.run(Call(name, arguments), model[0])
+        *_, turn = run_tool(talk, Call(name, arguments), model[0])
         if turn.state == "failed":
             raise MedfmError(turn.text)
         said = turn.to_dict()

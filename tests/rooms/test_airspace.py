@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medfm.assistant import Call, Conversation
+from medfm.assistant import Call, Conversation, run_tool
 from medfm.predict import lungs
 from medfm.scan import Mask, Scan
 
@@ -90,9 +90,9 @@ def test_a_conversation_outlines_and_measures_them() -> None:
     talk, true = Conversation("test"), chest()[1]
     talk.open(chest()[0])
     blind = SimpleNamespace(vision=None, name="blind")
-    *_, both = talk.run(Call("segment", {"structure": "lungs"}), blind)  # type: ignore[arg-type]
+    *_, both = run_tool(talk, Call("segment", {"structure": "lungs"}), blind)  # type: ignore[arg-type]
     assert {item.label for item in both.evidence} == {"Left Lung", "Right Lung"}
     assert not both.abstained and "No model" in (both.note or "")
-    *_, one = talk.run(Call("measure", {"structure": "left lung"}), blind)  # type: ignore[arg-type]
+    *_, one = run_tool(talk, Call("measure", {"structure": "left lung"}), blind)  # type: ignore[arg-type]
     assert [item.label for item in one.evidence] == ["Left Lung"]
     assert abs(float(one.evidence[0].number.split()[0]) / ((true == 1).sum() * 0.08) - 1) < 0.05

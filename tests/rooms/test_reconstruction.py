@@ -299,7 +299,7 @@ def test_a_conversation_lays_the_less_noisy_picture_beside_the_scan(
 ) -> None:
     from types import SimpleNamespace
 
-    from medfm.assistant import TOOLS, Call, Conversation, task_models
+    from medfm.assistant import TOOLS, Call, Conversation, run_tool, task_models
     from medfm.assistant.routing import route
 
     monkeypatch.setattr(task_models, "denoisers_for", lambda scan: [Reconstructor(**PLAIN)])
@@ -309,7 +309,7 @@ def test_a_conversation_lays_the_less_noisy_picture_beside_the_scan(
     talk.open(scan)
     states = []
     for _ in range(2):
-        *_, turn = talk.run(call, SimpleNamespace(vision=None, name=""))  # type: ignore[arg-type]
+        *_, turn = run_tool(talk, call, SimpleNamespace(vision=None, name=""))  # type: ignore[arg-type]
         states.append((turn.state, "HU" in turn.text))
     assert states == [("done", True), ("failed", False)]  # the second time the place is taken
     assert talk.current is scan and talk.prior is not None and talk.prior.data.shape == scan.data.shape

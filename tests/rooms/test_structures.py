@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medfm.assistant import Call, Conversation, task_models
+from medfm.assistant import Call, Conversation, run_tool, task_models
 from medfm.assistant.suggestions import suggestions
 from medfm.grid import GridPrepare
 from medfm.predict import outline_marked
@@ -62,7 +62,7 @@ def rule(monkeypatch: pytest.MonkeyPatch) -> Rule:
 
 
 def said(talk: Conversation, tool: str, **arguments: Any) -> Any:
-    *_, turn = talk.run(Call(tool, arguments), BLIND)  # type: ignore[arg-type]
+    *_, turn = run_tool(talk, Call(tool, arguments), BLIND)  # type: ignore[arg-type]
     return turn
 
 
