@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ def check(source: str | Path) -> Checked:
     """Read every row and every image of `source` once.
 
     Raises:
-        DataError: there is no manifest, or none of its rows can be used.
+        DataError: there is no manifest.
     """
     look = _Check()
     for raw in raw_rows(source):
@@ -74,10 +74,7 @@ def check(source: str | Path) -> Checked:
         look.row(row)
     look.sides()
     asked, told = ([r.where for r, _ in look.placed if (r.question == REQUEST) == wrote] for wrote in (False, True))
-    found = Checked(look.rows, len(look.content), len(look.patients), look.volumes, look.problems, asked, told)
-    if len(found.bad) == found.rows:
-        raise DataError(f"{source}: none of {found.rows} rows can be used; the first: {found.problems[0].text}")
-    return found
+    return Checked(look.rows, len(look.content), len(look.patients), look.volumes, look.problems, asked, told)
 
 
 def identifiers(text: str) -> Iterator[tuple[str, str]]:
@@ -92,9 +89,7 @@ class _Check:
     def __init__(self) -> None:
         self.rows = self.volumes = 0
         self.problems: list[Problem] = []
-        self.read: dict[
-            str, tuple[str, tuple[int, ...]] | None
-        ] = {}  # images -> pixels' hash and shape, None: unreadable
+        self.read: dict[str, tuple[str, tuple[int, ...]] | Problem] = {}  # images -> pixels' hash and shape
         self.content: dict[str, set[str]] = defaultdict(set)  # pixels' hash -> images
         self.patients: set[str] = set()
         self.asked: dict[tuple[str, str], tuple[str, str]] = {}  # pixels' hash and question -> where, answer
@@ -104,13 +99,11 @@ class _Check:
         self.problems.append(Problem(where, kind, text, bad))
 
     def row(self, row: Row) -> None:
-        known = row.key in self.read
-        if not known:
+        if row.key not in self.read:
             self.read[row.key] = self._image(row)
         image = self.read[row.key]
-        if image is None:
-            if known:
-                self.add(row.where, "unreadable", "its image cannot be used, as an earlier row says", bad=True)
+        if isinstance(image, Problem):
+            self.problems.append(replace(image, where=row.where))
             return
         content, shape = image
         self.patients |= {row.patient} - {""}
@@ -118,16 +111,14 @@ class _Check:
         self._place(row, shape)
         self._words(row, content)
 
-    def _image(self, row: Row) -> tuple[str, tuple[int, ...]] | None:
+    def _image(self, row: Row) -> tuple[str, tuple[int, ...]] | Problem:
         try:
             scans = read_scans(row)
         except MedfmError as error:
-            self.add(row.where, "unreadable", str(error), bad=True)
-            return None
+            return Problem(row.where, "unreadable", str(error), bad=True)
         for scan in scans:
             if float(np.ptp(scan.data)) == 0:
-                self.add(row.where, "empty image", "every pixel has the same value", bad=True)
-                return None
+                return Problem(row.where, "empty image", "every pixel has the same value", bad=True)
             if min(scan.data.shape[2:]) < 32:
                 self.add(row.where, "geometry", f"only {scan.data.shape[3]} x {scan.data.shape[2]} pixels", bad=False)
             if scan.frame == "patient" and not scan.spacing_known:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -19,12 +22,19 @@ from medfm.scan import Scan
 __all__ = ["REQUEST", "Raw", "Row", "parse", "prepare_stack", "raw_rows", "read_scans"]
 
 REQUEST = "Write the findings."  # what a row with a report and no question is asked
-_SIDES = {"train": "train", "validate": "validate", "validation": "validate", "val": "validate", "test": "test"}
-_EXPECTED = (
-    "expected a .jsonl, .csv or .tsv file; a folder with manifest.jsonl, manifest.csv or train.jsonl (and "
-    "validate.jsonl); one that `Dataset.save_to_disk` wrote; one of scans with a .txt of the same name beside each; "
-    "or hf:NAME, a data set of the Hugging Face hub or a folder that `load_dataset` opens"
-)
+_SIDES = {"train": "train", "validate": "validate", "validation": "validate", "val": "validate",
+          "valid": "validate", "training": "train", "test": "test"}  # fmt: skip
+_EXPECTED = """expected one of
+  a .jsonl, .csv or .tsv file, or a .json file with a list
+  a folder with manifest.jsonl, manifest.csv or train.jsonl (and validate.jsonl)
+  a folder of scans with a .txt of the same name beside each
+  a folder that `Dataset.save_to_disk` wrote
+  hf:NAME, a data set of the Hugging Face hub or a folder that `load_dataset` opens"""
+_PATIENT = ("patient", "patient_id", "patientid", "subject", "subject_id")  # one word for what keeps the sides apart
+_MEANT = {  # what other data sets call it
+    "image": ("image_path", "img", "path", "file", "file_name", "filename", "scan"),
+    "question": ("prompt", "query"), "answer": ("label", "response", "ground_truth"), "report": ("findings", "text"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Raw:
     """A row as it lies in its source: a mapping, or a line of JSON not yet read. where: file and line, for messages."""
 
     where: str
-    values: dict[str, Any] | str
+    values: Any
     folder: Path
     side: str = ""
 
@@ -80,27 +90,23 @@ def raw_rows(source: str | Path) -> Iterator[Raw]:
 def parse(raw: Raw) -> Row:
     """One row understood.
 
-    Keys: `image` or `images` (paths relative to the source, or pictures), then `question` and `answer`, or `report`;
-    optional `patient`, `split`, `indication`, `history`, `prior` (text, or the path of an earlier scan, which then
-    ends the stack), `mask` (path), `box` ({"label", "xywh"}, or a list of them).
+    Keys, in any case: `image` or `images` (paths relative to the source, or pictures), then `question` and `answer`,
+    or `report`; optional `patient`, `split`, `indication`, `history`, `prior` (text, or the path of an earlier scan,
+    which then ends the stack), `mask` (path), `box` ({"label", "xywh"}, or a list of them).
 
     Raises:
         DataError: a key is missing, empty or of the wrong kind; the message names the place.
     """
     try:
-        values = json.loads(raw.values) if isinstance(raw.values, str) else dict(raw.values)
+        values = _named(raw.values)
         images = _images(values, raw.folder)
         question, answer = _asked(values)
         boxes = _boxes(values.get("box"))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(
-            f"{raw.where}: expected an object with image, question and answer, or report ({found}); "
-            "correct the row, or leave it out by naming its place in data.skip"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{raw.where}: {error}") from error
     context = [f"{k}: {_line(values[k])}" for k in ("indication", "history") if _text(values.get(k))]
     if prior := _text(values.get("prior")):
-        path = raw.folder / prior
+        path = _path(raw.folder, prior)
         if len(prior) < 250 and path.exists():
             images = (*images, path)
         else:
@@ -110,8 +116,8 @@ def parse(raw: Raw) -> Row:
         raise DataError(f"{raw.where}: found split {side!r}; expected train, validate or test")
     mask = _text(values.get("mask")) if isinstance(values.get("mask"), str) else ""
     return Row(
-        raw.where, images, question, answer, _text(values.get("patient")), _SIDES.get(side, ""), "; ".join(context),
-        raw.folder / mask if mask else None, boxes, values,
+        raw.where, images, question, answer, next((p for k in _PATIENT if (p := _text(values.get(k)))), ""),
+        _SIDES.get(side, ""), "; ".join(context), _path(raw.folder, mask) if mask else None, boxes, values,
     )  # fmt: skip
 
 
@@ -158,18 +164,52 @@ def _open(source: str | Path) -> Iterable[Raw]:
 
 
 def _lines(path: Path, side: str = "") -> Iterator[Raw]:
-    with path.open(encoding="utf-8-sig") as file:
+    with _opened(path) as file:
+        if path.suffix.lower() == ".json":
+            for number, values in enumerate(_list(path, file.read()), 1):
+                yield Raw(f"{path}, item {number}", values, path.parent, side)
+            return
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield Raw(f"{path}, line {number}", line, path.parent, side)
 
 
+def _list(path: Path, text: str) -> list[Any]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds one JSON {type(rows).__name__}; expected a list of rows, or a .jsonl file")
+    return rows
+
+
 def _table(path: Path) -> Iterator[Raw]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    with _opened(path) as file:
+        header = file.readline()
+        file.seek(0)
+        comma = max(",;\t", key=header.count)  # Excel writes semicolons where the comma is a decimal point
+        reader = csv.DictReader(file, delimiter=comma)
         for values in reader:
-            cells = {k: _cell(v) for k, v in values.items() if k and isinstance(v, str) and v.strip()}
+            cells = {k: _cell(v) for k, v in values.items() if k and isinstance(v, str)}
             yield Raw(f"{path}, line {reader.line_num}", cells, path.parent)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8, or in UTF-16 with its mark. Raises DataError for any other, and for what is no text."""
+    with path.open("rb") as file:
+        mark = file.read(4096)
+    wide = mark[:2] in (b"\xff\xfe", b"\xfe\xff") and path.suffix.lower() in (".csv", ".tsv", ".txt")
+    if b"\0" in mark and not wide:
+        raise DataError(f"{path} is not text; {_EXPECTED}")
+    try:
+        with path.open(encoding="utf-16" if wide else "utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not in UTF-8 (byte 0x{error.object[error.start]:02x}); save it so, in Excel as 'CSV UTF-8'"
+        ) from error
 
 
 def _cell(text: str) -> Any:
@@ -185,12 +225,16 @@ def _cell(text: str) -> Any:
 def _pairs(folder: Path) -> Iterator[Raw]:
     texts = sorted(folder.rglob("*.txt"))
     if not texts:
+        tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jsonl", ".csv", ".tsv", ".json"))
+        if tables:
+            raise DataError(f"{folder} has no manifest; did you mean {' or '.join(map(str, tables[:3]))}?")
         raise DataError(f"{folder} is a folder without a manifest; {_EXPECTED}")
     for text in texts:
         stem, where = text.name[:-4], str(text)
         scans = [p for p in sorted(text.parent.iterdir()) if p != text and (p.name == stem or p.stem == stem
                  or p.name in (f"{stem}.nii.gz", f"{stem}.tar.gz"))]  # fmt: skip
-        lines = text.read_text(encoding="utf-8-sig").strip()
+        with _opened(text) as file:
+            lines = file.read().strip()
         image = [p.name for p in scans]
         if not lines.startswith("Q:"):
             yield Raw(where, {"image": image, "report": lines}, text.parent)
@@ -229,36 +273,72 @@ def _hub(name: str) -> Iterator[Raw]:
             yield Raw(f"hf:{name}@{part}, row {number}", values, Path(name) if Path(name).is_dir() else Path(), side)
 
 
+def _named(values: Any) -> dict[str, Any]:
+    """The row with its keys in small letters; an empty cell, and what pandas writes for one, is not there."""
+    if isinstance(values, str):
+        try:
+            values = json.loads(values)
+        except ValueError as error:
+            raise ValueError(f"this is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise TypeError(f"found a {type(values).__name__}; expected an object with image, question and answer")
+    return {str(k).strip().lower(): v for k, v in values.items() if not (isinstance(v, float | str) and not _text(v))}
+
+
+def _lacking(key: str, values: dict[str, Any]) -> ValueError:
+    """No such key, or nothing in it: what there is, and which of it was probably meant."""
+    found = ", ".join(sorted(values)) or "nothing"
+    meant = next((name for name in _MEANT.get(key, ()) if name in values), None)
+    return ValueError(
+        f"no {key}, or it is empty; found {found}" + (f". Should {meant} be called {key}?" if meant else "")
+    )
+
+
+def _path(folder: Path, text: str) -> Path:
+    if re.match(r"[A-Za-z]:\\", text) and os.name != "nt":
+        raise ValueError(f"{text} is a path of Windows; write it relative to the manifest, img/case1.png")
+    path = folder / text
+    return folder / text.replace("\\", "/") if "\\" in text and not path.exists() else path
+
+
 def _images(values: dict[str, Any], folder: Path) -> tuple[Any, ...]:
-    given = values["images"] if values.get("images") else values["image"]
+    given = values.get("images") or values.get("image")
     listed = list(given) if isinstance(given, list | tuple) else [given]
     if not listed or any(item is None or item == "" for item in listed):
-        raise ValueError("no image is named")
+        raise _lacking("image", values)
     for item in listed:
         if not isinstance(item, str) and not hasattr(item, "convert"):  # a path, or a picture of Pillow
             raise TypeError(f"an image is a {type(item).__name__}; expected a path or a picture")
-    return tuple(folder / item if isinstance(item, str) else item for item in listed)
+    return tuple(_path(folder, item) if isinstance(item, str) else item for item in listed)
 
 
 def _asked(values: dict[str, Any]) -> tuple[str, str]:
     if "question" not in values and _text(values.get("report")):
         return REQUEST, _line(values["report"])
-    question, answer = _line(values["question"]), _line(values["answer"])
-    if not question or not answer:
-        raise ValueError(f"the {'answer' if question else 'question'} is empty")
-    return question, answer
+    for key in ("question", "answer"):
+        if not _text(values.get(key)):
+            raise _lacking(key, values)
+    return _line(values["question"]), _line(values["answer"])
 
 
 def _boxes(given: Any) -> list[tuple[str, list[float]]]:
-    items = [given] if isinstance(given, dict) else given or []
-    boxes = [(str(b["label"]), [float(v) for v in b["xywh"]]) for b in items]
+    items = given if isinstance(given, list) else [given] if given else []
+    boxes = []
+    for box in items:
+        if not isinstance(box, dict) or not {"label", "xywh"} <= box.keys():
+            raise ValueError(
+                f'box {given}: expected {{"label": "liver", "xywh": [left, top, width, height]}} in pixels'
+            )
+        boxes.append((str(box["label"]), [float(v) for v in box["xywh"]]))
     if wrong := [b for b in boxes if len(b[1]) != 4 or min(b[1][2:]) <= 0]:
         raise ValueError(f"box {wrong[0]}: xywh is left, top, width and height in pixels, the last two above 0")
     return boxes
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    """ "" for nothing: None, and the NaN that pandas makes of an empty cell, as a number or as a word."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() in ("nan", "null", "<na>") else text
 
 
 def _line(value: Any) -> str:

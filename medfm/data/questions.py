@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medfm.data.batches import Batches
-from medfm.data.manifest import Row, parse, prepare_stack, raw_rows, read_scans
+from medfm.data.manifest import Raw, Row, parse, prepare_stack, raw_rows, read_scans
 from medfm.errors import DataError, MedfmError
 from medfm.prepare import Prepare, Prepared
 
@@ -90,7 +90,7 @@ def read_cases(
     for source in sources:
         known: dict[str, Case] = {}
         about: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        rows = (parse(raw) for raw in raw_rows(source) if raw.where not in left_out)
+        rows = (_row(raw) for raw in raw_rows(source) if raw.where not in left_out)
         for row in track(rows, description=f"reading {Path(source).name}", transient=True):
             if row.side == "test":
                 continue
@@ -109,6 +109,13 @@ def read_cases(
     if not cases:
         raise DataError(f"no rows found in {', '.join(map(str, sources))}")
     return cases
+
+
+def _row(raw: Raw) -> Row:
+    try:
+        return parse(raw)
+    except DataError as error:
+        raise DataError(f"{error}; correct the row, or leave it out by naming its place in data.skip") from error
 
 
 def _case(row: Row, prepare: Prepare) -> Case:

@@ -67,6 +67,8 @@ def own_recipe(
             f"{len(found.bad)} of {found.rows} rows cannot or must not be used, the first: {found.bad[0]}. "
             "Mend them (`medfm data check` lists them), or leave them out with --skip-bad"
         )
+    if len(found.bad) == found.rows:
+        raise DataError(f"none of the {found.rows} rows can be used; the first: {found.problems[0].text}")
     wanted, other = (found.questions, found.reports) if task == "vqa" else (found.reports, found.questions)
     if not set(wanted) - set(found.bad):
         raise DataError(f"found {len(other)} rows of the other task and none for --task {task}")

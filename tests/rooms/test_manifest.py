@@ -176,7 +176,7 @@ def test_findings_do_not_look_like_a_person(text: str) -> None:
 
 def test_a_source_that_is_none_says_what_would_be(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "nothing", f"hf:{tmp_path}/nothing"):
-        with pytest.raises(DataError, match=r"expected a \.jsonl"):
+        with pytest.raises(DataError, match=r"a \.jsonl, \.csv or \.tsv file"):
             list(raw_rows(source))
 
 
@@ -195,3 +195,68 @@ def test_a_volume_counts_as_one(tmp_path: Path) -> None:
     Scan.from_array(values, affine=np.diag([2, 2, 5, 1]), modality="CT", units="HU").write(tmp_path / "v.nii.gz")
     found = check(write(tmp_path / "rows.jsonl", [{"image": "v.nii.gz", "question": "?", "answer": "Yes"}]))
     assert (found.volumes, found.problems) == (1, [])
+
+
+ROWS = [{"image": f"p{n}.png", "question": "Is it größer?", "answer": "Yes", "patient": f"A{n}"} for n in range(3)]
+
+
+@pytest.mark.parametrize(("comma", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "utf-8")])
+def test_a_table_as_excel_writes_it_gives_the_same_rows(folder: Path, comma: str, encoding: str) -> None:
+    lines = [comma.join(ROWS[0]).title(), *(comma.join(row.values()) for row in ROWS)]
+    (folder / "rows.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    assert about(folder / "rows.csv") == about(write(folder / "rows.jsonl", ROWS))
+
+
+def test_a_list_in_one_json_file_gives_the_same_rows(folder: Path) -> None:
+    (folder / "rows.json").write_text(json.dumps(ROWS))
+    assert about(folder / "rows.json") == about(write(folder / "rows.jsonl", ROWS))
+
+
+def test_what_is_no_text_or_in_another_encoding_is_said_to_be(folder: Path) -> None:
+    (folder / "rows.csv").write_bytes("image,question,answer\np0.png,größer?,Yes\n".encode("cp1252"))
+    for source, message in ((folder / "rows.csv", "not in UTF-8 .*Excel"), (folder / "p0.png", "is not text")):
+        with pytest.raises(DataError, match=message):
+            list(raw_rows(source))
+    (folder / "cases").mkdir()
+    (folder / "rows.csv").rename(folder / "cases" / "my.csv")
+    with pytest.raises(DataError, match=r"did you mean .*my\.csv"):
+        list(raw_rows(folder / "cases"))
+
+
+def test_paths_of_windows(folder: Path) -> None:
+    (folder / "img").mkdir()
+    (folder / "p0.png").rename(folder / "img" / "p0.png")
+    rows = [{**ROWS[0], "image": path} for path in ("img\\p0.png", "C:\\data\\p0.png")]
+    found = check(write(folder / "rows.jsonl", rows))
+    assert found.images == 1 and ["path of Windows" in p.text for p in found.problems] == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": float("nan")}, "no answer"), ({"answer": "NaN"}, "no answer"), ({"answer": None}, "no answer"),
+        ({"image": None, "image_path": "p0.png"}, "Should image_path be called image"),
+        ({"box": [1, 2, 3, 4]}, "xywh"), ({"box": {"label": "x", "xyxy": [1, 2, 3, 4]}}, "xywh"),
+        ({"split": "fold1"}, "expected train, validate or test"),
+    ],
+)  # fmt: skip
+def test_a_wrong_row_says_what_to_write_instead(folder: Path, change: dict[str, Any], message: str) -> None:
+    (raw,) = raw_rows(write(folder / "rows.jsonl", [ROWS[0] | change]))
+    with pytest.raises(DataError, match=message):
+        parse(raw)
+
+
+@pytest.mark.parametrize("key", ["PatientID", "patient_id", "Subject_ID"])
+def test_the_patient_is_known_by_its_usual_names(folder: Path, key: str) -> None:
+    (raw,) = raw_rows(write(folder / "rows.jsonl", [{**ROWS[0], "patient": None, key: 7}]))
+    assert parse(raw).patient == "7"
+
+
+def test_the_same_problem_of_many_rows_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from medfm.cli.data import show_problems
+
+    rows = [ROWS[0] | ({"image": "none.png"} if n in (1, 2, 5) else {}) for n in range(6)]
+    found = check(write(folder / "rows.jsonl", rows))
+    show_problems(found)
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert "rows.jsonl, lines 2-3, 6: " in first and "no such file" in first and len(found.bad) == 3
