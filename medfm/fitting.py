@@ -23,6 +23,9 @@ def doubts(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
         found.append(f"trained on {'photographs in colour' if colour else 'grey scans'}; this is none")
     if units is not None and units != scan.units:
         found.append(f"trained on scans in {units}; this is in {scan.units}")
+    modalities = about.get("modalities")
+    if modalities and scan.modality not in (*modalities, "UNKNOWN"):
+        found.append(f"trained on {' and '.join(modalities)}; this is {scan.modality}")
     depth = scan.data.shape[1]
     if kind == "classify" and settings.get("prepare", {}).get("size") and depth > 1:
         found.append(f"trained on single pictures; this is a volume of {depth} slices")

@@ -55,8 +55,11 @@ class Plane(StrEnum):
 
 
 Adapter = Annotated[str, typer.Option(help="A name from `medfm models`, or a folder.", metavar="NAME")]
-Series = Annotated[str | None, typer.Option(help="Which series, by number or UID, if there are several.")]
-Frame = Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.")]
+Series = Annotated[
+    str | None,
+    typer.Option(help="Of several: the place in the list that medfm shows, from 0, or the UID.", metavar="N|UID"),
+]
+Frame = Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.", metavar="N")]
 
 
 def read_scan(file: Path, *, series: str | None, frame: int | None) -> Scan:

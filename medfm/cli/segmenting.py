@@ -30,14 +30,17 @@ def segment(
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
     box: Annotated[
         str | None,
-        typer.Option(help="Outline what is in this box of a slice: left, top, right, bottom.", metavar="L,T,R,B"),
+        typer.Option(help="Outline what is in this box of a slice, in pixels as displayed.", metavar="L,T,R,B"),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="Outline what is at this pixel; X,Y,0: leave it out.", metavar="X,Y")
     ] = None,
     index: Annotated[
-        int, typer.Option("--slice", min=0, help="The slice of the box or the points, from 0.", metavar="N")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--slice", min=1, help="Where the box or point is, from 1, as reports number slices.", metavar="N"
+        ),
+    ] = None,
     through: Annotated[bool, typer.Option("--through", help="Follow the thing through the other slices.")] = False,
 ) -> None:
     """Outline the structures that a model knows, or what a box or a point shows, and print millilitres.
@@ -61,14 +64,18 @@ def segment(
     task = task or ("prompt" if box is not None or point else "brain")
     with show.waiting("segmenting"):
         if box is not None or point:
-            from medfm.predict.prompting import outline_prompted
+            from medfm.predict.prompting import outline_seen
             from medfm.prompter import load_prompter
 
             sides, marks = (_numbers(box, 4) if box else None), [_numbers(word, 2, 3) for word in point or []]
+            depth = scan.slices()[0].shape[1]
+            if index is None and depth > 1:
+                raise typer.BadParameter(f"the scan has {depth} slices: give the one of the box or point, 1 to {depth}",
+                                         param_hint="--slice")  # fmt: skip
             try:
-                mask = outline_prompted(
-                    load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks], index=index,
-                    through=through,
+                mask = outline_seen(
+                    load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks],
+                    index=(index or 1) - 1, through=through,
                 )  # fmt: skip
             except ValueError as error:
                 raise typer.BadParameter(str(error), param_hint="--box, --point, --slice") from error

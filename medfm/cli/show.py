@@ -69,7 +69,7 @@ def series_choice(error: SeriesChoice) -> None:
     for number, choice in enumerate(error.choices):
         table.add_row(str(number), _safe(choice))
     _err().print(table)
-    _err().print("Choose one with --series (register: --moving-series, --fixed-series) and its number.")
+    _err().print("Choose one with --series (register: --moving-series, --fixed-series) and the number on the left.")
 
 
 def scan(scan: Scan) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medfm.grid import Grid
     from medfm.prompter import Prompter
 
-__all__ = ["outline_marked", "outline_prompted"]
+__all__ = ["outline_marked", "outline_prompted", "outline_seen"]
 
 _LEAST_QUALITY, _LEAST_SHARE = 0.5, 0.1  # of the overlap that the model expects; of the area on the slice before
 
@@ -55,6 +55,19 @@ def outline_prompted(
     for place, probability in found.items():
         labels[place] = resample(probability[None, None], (1, height, width))[0, 0] > 0.5
     return Mask(labels, scan.affine, {1: name})
+
+
+def outline_seen(
+    model: Prompter, scan: Scan, *, box: Sequence[float] | None = None, points: Sequence[Sequence[float]] = (),
+    index: int = 0, through: bool = False, name: str = "marked region",
+) -> Mask:  # fmt: skip
+    """`outline_prompted` with slices and pixels as `Scan.slices()` shows them; the mask lies on the scan's own grid."""
+    shown, (between, row, column) = scan.slices()
+    seen = replace(scan, data=shown, affine=np.diag([column, row, between, 1.0]), frame="image")
+    found = outline_prompted(model, seen, box=box, points=points, index=index, through=through, name=name)
+    labels = np.zeros(scan.data.shape, np.uint8)[:1]
+    replace(scan, data=labels).slices()[0][...] = found.array  # a view: what is written into it lands in `labels`
+    return Mask(labels[0], scan.affine, found.labels)
 
 
 def outline_marked(

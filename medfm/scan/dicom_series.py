@@ -47,9 +47,14 @@ def _stacks(slices: list[Slice]) -> list[list[Slice]]:
         samples = text_of(item.header, "SamplesPerPixel")
         uid = text_of(item.header, "SeriesInstanceUID")
         groups[(uid, item.rows, item.columns, samples, spacing, axes)].append(item)
-    return sorted(
-        groups.values(), key=lambda stack: (number(element(stack[0].header, "SeriesNumber")) or 0.0, -len(stack))
-    )
+    return sorted(groups.values(), key=_rank)
+
+
+def _rank(stack: list[Slice]) -> tuple[object, ...]:
+    """The place of a stack in the list: by what its headers say, so that a copy under other names has the same one."""
+    header = stack[0].header
+    names = [text_of(item.header, "SOPInstanceUID") for item in stack]
+    return number(element(header, "SeriesNumber")) or 0.0, -len(stack), text_of(header, "SeriesInstanceUID"), min(names)
 
 
 def _choose(stacks: list[list[Slice]], request: Request) -> list[Slice]:
@@ -72,7 +77,8 @@ def _choose(stacks: list[list[Slice]], request: Request) -> list[Slice]:
 def _describe(stack: list[Slice]) -> str:
     """One line to choose by; nothing in it says who the patient is."""
     first = stack[0]
-    parts = [modality_of(first.header), f"{len(stack)} slices", f"{first.columns} x {first.rows}"]
+    count = f"{len(stack)} slice{'s' if len(stack) > 1 else ''}"
+    parts = [modality_of(first.header), count, f"{first.columns} x {first.rows}"]
     if first.orientation is not None:
         parts.append(orientation.plane_of_direction(np.cross(*first.orientation)))
     if first.spacing:
@@ -80,6 +86,8 @@ def _describe(stack: list[Slice]) -> str:
     description = safe_description(first.header)
     if description:
         parts.append(f'"{description}"')
+    if (told := number(element(first.header, "SeriesNumber"))) is not None:  # what a workstation calls it
+        parts.append(f"SeriesNumber {told:.0f}")
     uid = text_of(first.header, "SeriesInstanceUID")
     return ", ".join(parts) + (f" (UID {uid})" if uid else "")
 

@@ -167,6 +167,10 @@ def test_what_speaks_against_showing_a_model_a_scan() -> None:
     volume = Scan.from_array(np.random.default_rng(0).integers(0, 99, (5, 8, 8)), affine=np.eye(4))
     assert doubts("classify", settings, volume) == ["trained on single pictures; this is a volume of 5 slices"]
     assert doubts("classify", settings, Scan.from_array(volume.data[0, 0])) == []
+    film = {**settings, "about": {"modalities": ["CR", "DX"]}}
+    ct = Scan.from_array(volume.data[0, 0], modality="CT")
+    assert doubts("classify", film, ct) == ["trained on CR and DX; this is CT"]
+    assert doubts("classify", film, Scan.from_array(volume.data[0, 0])) == []  # not known what it is
     assert doubts("detect", settings, volume) == []  # which looks at each slice
     crops = {"prepare": {"spacing": [0.0, 2.0, 2.0]}, "patch": [2, 2, 2]}
     assert field_of([2, 2, 2], [0.0, 2.0, 2.0], volume) == [2.0, 4.0, 4.0] and too_wide("segment", crops, volume) == []

@@ -16,8 +16,8 @@ from medfm.cli import main
 from medfm.config import load_recipe
 from medfm.errors import AdapterMismatch, UnknownName
 from medfm.nn.frames import cut, frame_of, frame_to_picture, maps_of, put_back
-from medfm.predict.prompting import outline_prompted
-from medfm.prompter import Prompter, box_of, load_prompter
+from medfm.predict.prompting import outline_prompted, outline_seen
+from medfm.prompter import Drawn, Prompter, box_of, load_prompter
 from medfm.scan import Scan
 from medfm.train.loop import train
 
@@ -120,6 +120,25 @@ def test_boxes_and_clicks_are_measured_beside_the_filled_box(
     assert metrics["classes"]["ball"]["filled_box"]["value"] == pytest.approx(disk, abs=0.1)
     expected = np.mean([row["box"] - row["filled_box"] for row in rows])
     assert metrics["gain"]["value"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_box_is_meant_as_the_slice_is_shown(trained: Path, plane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box in the pixels of a viewer once fell on the slice turned upside down."""
+    spacing = {"axial": (1.0, 1.0, 4.0), "coronal": (1.0, 4.0, 1.0), "sagittal": (4.0, 1.0, 1.0)}[plane]
+    scan = Scan.from_array(np.arange(6 * 8 * 10, dtype=np.int16).reshape(6, 8, 10), affine=np.diag([*spacing, 1.0]))
+    model, (shown, _) = load_prompter(trained), scan.slices()
+    assert scan.best_plane == plane
+
+    def filled(self: Prompter, grid: object, index: int, *, box: list[float], points: object) -> Drawn:
+        height, width = shown.shape[2:]
+        rows, columns = (np.arange(n) / n for n in (height, width))
+        inside = ((rows >= box[1]) & (rows < box[3]))[:, None] & ((columns >= box[0]) & (columns < box[2]))
+        return Drawn(inside.astype(np.float32), 1.0)
+
+    monkeypatch.setattr(Prompter, "draw", filled)
+    mask = outline_seen(model, scan, box=(1, 0, 4, 2), index=1)
+    assert set(scan.data[0][mask.array > 0]) == set(shown[0, 1, 0:2, 1:4].ravel())
 
 
 def test_wrong_prompts_are_named(trained: Path) -> None:

@@ -182,6 +182,17 @@ def test_a_frame_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert Scan.read(tmp_path, frame=0).data.shape == (1, 6, 8, 10)
 
 
+def test_the_list_of_series_does_not_hang_on_the_names_of_files(tmp_path: Path) -> None:
+    listed = []
+    for copy, order in enumerate(("abc", "cab")):
+        for folder, uid in zip(order, ("1.2.1", "1.2.2", "1.2.3"), strict=True):
+            build.series(tmp_path / str(copy) / folder, VOLUME, AFFINE, uid=uid, SeriesNumber=7)
+        with pytest.raises(SeriesChoice) as caught:
+            Scan.read(tmp_path / str(copy))
+        listed.append(caught.value.choices)
+    assert listed[0] == listed[1] and "SeriesNumber 7" in listed[0][0]
+
+
 def test_several_series_need_a_choice_that_names_nobody(tmp_path: Path) -> None:
     build.series(tmp_path / "a", VOLUME, AFFINE, uid="1.2.1", SeriesNumber=1, SeriesDescription="Thorax 2.5 B30f")
     build.series(tmp_path / "b", VOLUME + 1, AFFINE, uid="1.2.2", SeriesNumber=2, SeriesDescription="SECRETNAME scout")

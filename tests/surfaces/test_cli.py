@@ -55,7 +55,7 @@ def test_only_the_answer_is_on_stdout(medfm: Any, pictures: Path, fake_verbs: An
     result = medfm("ask", str(pictures / "bright.png"), BRIGHT)
     assert (result.code, result.out) == (0, "Yes\n")
     assert "confidence moderate (0.80)" in result.err
-    assert "evidence: bright: (1, 2) to (5, 6) px, slice 0, score 0.80" in result.err
+    assert "evidence: bright: (1, 2) to (5, 6) px, slice 1, score 0.80" in result.err
     assert "does not diagnose" in result.err
 
 
