@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from small_recipes import SMALL, Made, labelled_volumes
 
 import medfm
+from medfm import assets
 from medfm.config import load_recipe
 from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
+from medfm.evaluate.overlap import agreement
 from medfm.evaluate.segment import compare_masks, evaluate_segment
 from medfm.image.patches import random_bend, random_map, sample_patch
 from medfm.losses import SegmentLoss, deep_loss
@@ -272,6 +275,19 @@ def test_the_largest_part_is_kept() -> None:
     labels[1, 0:2, 0:2], labels[2, 4, 4], labels[3, 0, 5] = 1, 1, 2
     kept = keep_largest(labels, [1])
     assert (kept == 1).sum() == 4 and kept[2, 4, 4] == 0 and kept[3, 0, 5] == 2
+
+
+def test_figures_of_surfaces_come_without_warnings(recwarn: pytest.WarningsRecorder) -> None:
+    found = np.zeros((8, 8, 8), np.uint8)
+    found[2:6, 2:6, 2:6] = 1
+    row = agreement(found, np.roll(found, 1, 0), spacing=(1.0, 1.0, 1.0), labels=["ball"], tolerance=1.0)["ball"]
+    assert row["dice"] == pytest.approx(0.75) and row["hd95"] == 1
+    assert not list(recwarn)
+
+
+def test_mean_places_of_scans_of_two_shapes_lie_middle_on_middle() -> None:
+    margins = runpy.run_path(str(assets.root() / "tasks" / "segmentation" / "mean_place.py"))["margins"]
+    assert margins((3, 4, 8), (6, 4, 8)) == [(1, 2), (0, 0), (0, 0)]
 
 
 def test_asymmetry_is_told_of_pairs_in_percent_of_their_mean() -> None:
