@@ -118,9 +118,11 @@ class HybridEncoder(nn.Module):
         return self.norm(y).transpose(1, 2).unflatten(2, shape)
 
     def load_imagenet(self, tensors: dict[str, Tensor]) -> None:
-        """Start the convolutions from EfficientNet-Lite2's ImageNet tensors (names of `efficientnet_lite_pytorch`)."""
+        """Start the convolutions from EfficientNet-Lite2's ImageNet tensors (names of `efficientnet_lite_pytorch`); an
+        encoder of fewer levels takes those of its own stages."""
         renamed = {}
         blocks = [f"stages.{s}.{b}" for s, (repeats, *_) in enumerate(_STAGES) for b in range(repeats)]
+        built = sum(repeats for repeats, *_ in _STAGES[: len(self.stages)])
         parts = {
             "_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1",
             "_project_conv": "project.0", "_bn2": "project.1",
@@ -131,7 +133,7 @@ class HybridEncoder(nn.Module):
                 renamed[f"stem.0.{rest[-1]}"] = tensor
             elif head == "_bn0":
                 renamed[f"stem.1.{rest[-1]}"] = tensor
-            elif head == "_blocks":
+            elif head == "_blocks" and int(rest[0]) < built:
                 renamed[f"{blocks[int(rest[0])]}.{parts[rest[1]]}.{rest[2]}"] = tensor
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         convolutions = [n for n in missing if n.startswith(("stem", "stages"))]

@@ -65,6 +65,13 @@ class StackEncoder(nn.Module):
 
 
 def _convolution(ndim: int, entering: int, out: int, size: tuple[int, int, int], *, padded: bool) -> nn.Module:
+    """Begun with He's variance (ICCV 2015): with torch's own, what passes a layer shrinks to 0.4, and nothing here
+    normalises it again; seven layers then learn from a five-hundredth."""
     if padded:
-        return convolution(ndim, entering, out, size)
-    return nn.Conv2d(entering, out, size[-2:]) if ndim == 2 else nn.Conv3d(entering, out, size)
+        layer = convolution(ndim, entering, out, size)
+    else:
+        layer = nn.Conv2d(entering, out, size[-2:]) if ndim == 2 else nn.Conv3d(entering, out, size)
+    assert isinstance(layer, nn.Conv2d | nn.Conv3d) and layer.bias is not None
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer

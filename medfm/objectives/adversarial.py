@@ -67,7 +67,7 @@ class Perceptual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.eye = HybridEncoder(width=96, depth=0, heads=4)
+        self.eye = HybridEncoder(levels=2)
         self.eye.load_imagenet(load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors"))
         self.eye.eval().requires_grad_(False)
 
@@ -84,4 +84,4 @@ class Perceptual(nn.Module):
     def _features(self, x: Tensor) -> list[Tensor]:
         """Enlarged twofold, so that the finest level has a cell for each pixel."""
         flat = F.interpolate((fold(x) / 2).clamp(0, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.eye(flat[:, :, None].expand(-1, 3, -1, -1, -1))[:2]
+        return self.eye(flat[:, :, None].expand(-1, 3, -1, -1, -1))

@@ -33,6 +33,8 @@ class Reconstruction(nn.Module):
             of all rows: columns do not mix there, so a strip's k-space is known too. 0: whole slices.
         mse, l1: weights of the squared and the absolute error of the last stage. deep: of the mean squared error of
             the stages before it. gradient: of the absolute error of the gradients (TSMLSRNet's second stage).
+        even: the squared error of the last stage is taken as a share of the direct picture's own, for else a slice
+            with three times the noise counts nine times.
         perceptual: {"weight"}: of `Perceptual`. adversarial: arguments of `Adversary`: WGAN-VGG.
         checked: held-out slices looked at after a pass.
     """
@@ -40,8 +42,8 @@ class Reconstruction(nn.Module):
     def __init__(
         self, *, model: dict[str, Any], physics: dict[str, Any], data: dict[str, Any], depth: int = 1, batch: int = 4,
         crops: int = 0, patch: int = 64, mse: float = 1.0, l1: float = 0.0, deep: float = 0.0, gradient: float = 0.0,
-        perceptual: dict[str, Any] | None = None, adversarial: dict[str, Any] | None = None, checked: int = 16,
-        seed: int = 0,
+        even: bool = False, perceptual: dict[str, Any] | None = None, adversarial: dict[str, Any] | None = None,
+        checked: int = 16, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = Reconstructor(head=model["head"], encoder=model.get("encoder"), physics=physics)
@@ -50,7 +52,7 @@ class Reconstruction(nn.Module):
         self.crops, self.patch, self.checked = crops, patch, checked
         if crops and self.network.complex and not _by_rows(self.network.acquisition):
             raise ConfigError("crops: found MR sampled otherwise than by whole rows, or coil maps; expected crops: 0")
-        self.mse, self.l1, self.deep, self.gradient = mse, l1, deep, gradient
+        self.mse, self.l1, self.deep, self.gradient, self.even = mse, l1, deep, gradient, even
         self.perceptual = Perceptual() if perceptual else None
         self.likeness = (perceptual or {}).get("weight", 0.1)
         side = min(patch, self.cases[0].image.shape[-1]) if crops else self.cases[0].image.shape[-1]
@@ -74,7 +76,7 @@ class Reconstruction(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(int(batch["draw"]))
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(batch["image"].device.type, enabled=False):  # train.half is for layers
             m = measure(self.network, batch["image"], generator, pixel=float(batch["pixel"][0]))
             start = m.operator.start(m.y)
             scale = self.network.scale(start)
@@ -92,8 +94,9 @@ class Reconstruction(nn.Module):
             stages = self.network(start, y, operator, spacing, scale=scale)
         found = [stage / scale for stage in stages]
         truth = truth / scale
-        parts = {"mse": (found[-1] - truth).abs().square().mean()}
-        loss = self.mse * parts["mse"]
+        errors = _errors(found[-1], truth)
+        parts = {"mse": errors.mean()}
+        loss = self.mse * (errors / _errors(start / scale, truth) if self.even else errors).mean()
         if self.l1:
             loss = loss + self.l1 * (found[-1] - truth).abs().mean()
         if self.deep and len(found) > 1:
@@ -164,6 +167,11 @@ def measure(network: Reconstructor, image: Tensor, generator: torch.Generator, *
     """What the network's acquisition measures of image (B, 1, D, H, W)."""
     measured: Measured = network.acquisition(image, generator, pixel=pixel)
     return measured
+
+
+def _errors(x: Tensor, truth: Tensor) -> Tensor:
+    """(B,): the mean squared error of each."""
+    return (x - truth).abs().square().flatten(1).mean(1)
 
 
 def _by_rows(acquisition: Any) -> bool:

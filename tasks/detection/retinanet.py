@@ -3,7 +3,8 @@
     medfm train detection/cells data.train=BCCD train.budget=4 --output runs/cells
     python tasks/detection/retinanet.py cells runs/cells data.train=BCCD --output runs/retinanet
 
-Prints and writes AP at IoU 0.5 of both on the held-out pictures, with intervals by picture, and their ratio. --backbone
+Prints and writes AP at IoU 0.5 of both on the held-out pictures, with intervals by picture, and their ratio; --least
+counts only classes with so many boxes in all, as `medfm evaluate detect` does. --backbone
 lite2: EfficientNet-Lite2 as ImageNet taught it, where the shared encoder began, below torchvision's pyramid and towers
 of the recipe's width. resnet50: torchvision's own network, from random weights, for its ImageNet ones are on no package
 registry.
@@ -38,10 +39,8 @@ class Lite2(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        whole, self.body = HybridEncoder(), HybridEncoder(levels=4)
-        whole.load_imagenet(load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors"))
-        taught = whole.state_dict()
-        self.body.load_state_dict({name: taught[name] for name in self.body.state_dict()})
+        self.body = HybridEncoder(levels=4)
+        self.body.load_imagenet(load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors"))
         self.fuse = FeaturePyramidNetwork(list(self.body.channels[2:]), width, LastLevelP6P7(width, width))
         self.out_channels = width
 
@@ -53,7 +52,7 @@ class Lite2(nn.Module):
 
 def retinanet(backbone: str, *, classes: int, patch: Sequence[int], width: int) -> RetinaNet:
     """For pictures of exactly `patch` (1, H, W), so that torchvision's own resizing changes nothing."""
-    size = {"min_size": min(patch[1:]), "max_size": max(patch[1:])}
+    size = {"min_size": min(patch[1:]), "max_size": max(patch[1:]), "score_thresh": 0.02}  # as in ours: AP has a tail
     if backbone == "resnet50":
         return retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=classes, **size)
     sizes = tuple(tuple(round(base * 2 ** (k / 3)) for k in range(3)) for base in (16, 32, 64, 128))
@@ -112,6 +111,19 @@ def find(net: RetinaNet, x: Tensor, patch: Sequence[int]) -> Found:
     return flat, found["scores"], found["labels"]
 
 
+def common(names: Sequence[str], drawn: Sequence[Tensor], least: int) -> list[int]:
+    """The classes, numbers in `names`, with `least` boxes or more; drawn: the labels of each scan."""
+    counts = torch.bincount(torch.cat(list(drawn)), minlength=len(names))
+    return [k for k in range(len(names)) if counts[k] >= least]
+
+
+def of_classes(found: Sequence[Tensor], kept: Sequence[int]) -> tuple[Tensor, ...]:
+    """Boxes, perhaps scores, and labels (last) of the classes `kept` alone, renumbered in their order."""
+    rows = torch.isin(found[-1], torch.tensor(kept))
+    labels = torch.tensor([kept.index(int(k)) for k in found[-1][rows]], dtype=torch.long)
+    return (*(part[rows] for part in found[:-1]), labels)
+
+
 def main() -> None:
     """Train for as long as the run took, look at the held-out pictures with both."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,6 +131,7 @@ def main() -> None:
     words.add_argument("run", type=Path)
     words.add_argument("overrides", nargs="*")
     words.add_argument("--output", type=Path, required=True)
+    words.add_argument("--least", type=int, default=1)
     words.add_argument("--backbone", choices=("lite2", "resnet50"), default="lite2")
     given = words.parse_args()
     recipe = config.load_recipe(f"detection/{given.recipe}", given.overrides)
@@ -134,12 +147,15 @@ def main() -> None:
     for case in objective.held:
         found["ours"].append(own.find(Grid.of(case.x, case.spacing, own.preparation)))
         found["retinanet"].append(find(net, case.x, objective.patch))
-    drawn = [(case.boxes, case.labels) for case in objective.held]
-    patients = [case.patient for case in objective.held]
-    ap = {k: box_figures(f, drawn, names, patients, resamples=200, seed=0)["ap50"] for k, f in found.items()}
+    kept = common(names, [case.labels for case in [*objective.cases, *objective.held]], given.least)
+    drawn: Any = [of_classes((case.boxes, case.labels), kept) for case in objective.held]
+    patients, ap = [case.patient for case in objective.held], {}
+    for key, boxes in found.items():
+        rows: Any = [of_classes(one, kept) for one in boxes]
+        ap[key] = box_figures(rows, drawn, [names[k] for k in kept], patients, resamples=200, seed=0)["ap50"]
     metrics = {
         "recipe": given.recipe, "backbone": given.backbone, "minutes": round(spent, 2), "steps": steps,
-        "parameters": {"ours": _count(own), "retinanet": _count(net)}, "ap50": ap,
+        "classes": len(kept), "parameters": {"ours": _count(own), "retinanet": _count(net)}, "ap50": ap,
         "ratio": round(ap["ours"]["value"] / max(ap["retinanet"]["value"], 1e-3), 3),
     }  # fmt: skip
     given.output.mkdir(parents=True, exist_ok=True)

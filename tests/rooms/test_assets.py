@@ -357,3 +357,11 @@ def test_a_folder_that_is_no_language_model_says_so(tmp_path: Path) -> None:
 def test_the_real_vision_weights_are_efficientnet_lite2() -> None:
     tensors = load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors")
     assert len(tensors) == 386 and tensors["_conv_stem.weight"].shape == (32, 3, 3, 3)
+    from medfm.encoders.hybrid import HybridEncoder
+
+    x, found = torch.rand(1, 3, 1, 64, 64), []
+    for levels in (5, 2):
+        encoder = HybridEncoder(levels=levels).eval()
+        encoder.load_imagenet(tensors)
+        found.append(encoder(x)[:2])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -13,8 +13,6 @@ from small_recipes import body
 from torch import Tensor
 
 import medfm
-from medfm.config import build
-from medfm.data.slices import both_slices
 from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.heads.admm import ADMM, PiecewiseLinear, dct_filters, transfer
 from medfm.heads.reconstruct import Refiner, Unrolled
@@ -157,51 +155,6 @@ def test_shared_encoder_is_not_saved_again(tmp_path: Path) -> None:
     assert not any(".encoder." in name for name in load_file(tmp_path / "reconstruct.safetensors"))
     x = torch.rand(1, 1, 1, 40, 40)
     assert torch.allclose(load_reconstructor(tmp_path).reconstruct(x)[0], model.reconstruct(x)[0], atol=2e-3)
-
-
-def test_held_out_slices_lie_apart(tmp_path: Path) -> None:
-    data = {"train": [str(body(tmp_path))], "hold": [0.4, 0.6], "gap": 10, "size": 32}
-    train, held = both_slices(data, hounsfield=True)
-    first, second = ({int(c.name.split(":")[1]) for c in side} for side in (train, held))
-    gaps = [3.0 * abs(a - b) for a in first for b in second]
-    assert min(gaps) >= 10 and held[0].pixel == pytest.approx(3 * 24 / 32)
-    with pytest.raises(ConfigError, match="no key of data"):
-        both_slices({**data, "split": 1}, hounsfield=True)
-
-
-def test_the_objective_is_deterministic(tmp_path: Path) -> None:
-    data = {"train": [str(body(tmp_path))], "size": 32, "every": 8}
-    node = {
-        "name": "reconstruction",
-        "model": {k: CASCADE[k] for k in ("head", "encoder")},
-        "physics": CASCADE["physics"],
-    }
-    losses = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        objective = build("objectives", node, data=data, seed=0).eval()
-        losses.append(float(objective(objective.collate([0, 1]))["loss"].detach()))
-    assert losses[0] == losses[1]
-
-
-def test_a_strip_of_columns_is_measured_as_in_the_whole_slice(tmp_path: Path) -> None:
-    pytest.importorskip("deepinv")
-    data = {"train": [str(body(tmp_path))], "size": 32, "every": 8}
-    for consistency in ("exact", "none"):
-        node = {
-            "name": "reconstruction", "crops": 2, "patch": 12, "physics": CASCADE["physics"],
-            "model": {"encoder": CASCADE["encoder"], "head": {**CASCADE["head"], "consistency": consistency}},
-        }  # fmt: skip
-        objective = build("objectives", node, data=data, seed=0).eval()
-        seen: list[Any] = []
-        objective.network.head.register_forward_hook(lambda head, given, found, seen=seen: seen.append(given))
-        objective(objective.collate([0, 1]))
-        start, y, operator, _ = seen[0]
-        assert start.shape == y.shape == operator.mask.shape == (4, 1, 1, 32, 12)
-        left = operator.start(y) - start
-        assert left.abs().max() < 1e-5 * start.abs().max()  # what was not measured is not in the strip's start either
-    with pytest.raises(ConfigError, match="whole rows"):
-        build("objectives", {**node, "physics": {"name": "mri", "kind": "spokes"}}, data=data, seed=0)
 
 
 def kspace(folder: Path, *, coils: int = 0) -> Path:
