@@ -49,20 +49,24 @@ class SegmentLoss(nn.Module):
             voxel of the batch is of. Of small things that most images lack it then teaches little else, and they are
             never found; without it Dice is the mean over the classes that are there, and the cross-entropy alone keeps
             the others empty.
+        partial: label maps draw some of the classes and leave others out that are there: a class that no voxel of a
+            sample is of may be anywhere in that sample's background, whose probability is the sum of both (marginal
+            loss, Shi et al., MedIA 2021). Dice is then of what is drawn, as with absent False.
         weights: of the classes in the cross-entropy, background first; none: all alike.
     """
 
     def __init__(
         self, *, dice: float = 1.0, squared: bool = False, batch: bool = True, entropy: float = 1.0, focal: float = 0.0,
         gamma: float = 2.0, boundary: float = 0.0, background: bool = False, absent: bool = True,
-        weights: Sequence[float] | None = None,
+        partial: bool = False, weights: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss
 
         super().__init__()
         self.classes: Tensor | None
         self.entropy, self.terms = entropy, nn.ModuleList()
-        self.first, self.batch = 0 if background else 1, batch
+        self.first, self.batch, self.partial = 0 if background else 1, batch, partial
+        absent = absent and not partial
         self.register_buffer("classes", None if weights is None else torch.tensor(weights), persistent=False)
         self.weights: list[float] = []
         terms = [
@@ -81,6 +85,8 @@ class SegmentLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar."""
         logits = logits.float()  # a sum over voxels in half precision is none
+        if self.partial:
+            logits = _of_drawn(logits, target)
         total = logits.new_zeros(())
         if self.entropy:
             total = total + self.entropy * F.cross_entropy(logits, target, self.classes)
@@ -93,9 +99,23 @@ class SegmentLoss(nn.Module):
 
     def _of_present(self, dice: Tensor, target: Tensor, classes: int) -> Tensor:
         """The mean of dice (classes, 1, ...), or (B, classes, 1, ...) sample by sample, over classes that are there."""
-        each = torch.stack([(target == value).flatten(1).any(1) for value in range(self.first, classes)], 1)
+        each = _drawn(target, classes)[:, self.first :]
         there = each.any(0) if self.batch else each
         return (dice.view(there.shape) * there).sum() / there.sum().clamp(min=1)
+
+
+def _drawn(target: Tensor, classes: int) -> Tensor:
+    """(B, classes): whether any voxel of a sample is of a class."""
+    return torch.stack([(target == value).flatten(1).any(1) for value in range(classes)], 1)
+
+
+def _of_drawn(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits (B, 1 + K, ...) in which each sample's classes without a voxel have joined its background."""
+    joined = ~_drawn(target, logits.shape[1])
+    joined[:, 0] = True
+    joined = joined.view(*joined.shape, *[1] * (logits.ndim - 2))
+    background = logits.masked_fill(~joined, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([background, logits.masked_fill(joined, -1e4)[:, 1:]], 1)
 
 
 def deep_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: list[Tensor], target: Tensor) -> Tensor:

@@ -159,17 +159,20 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (found & truth).sum() / max(int(found.sum()) + int(truth.sum()), 1))
 
 
-def label_dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
+def label_dice(found: Tensor, truth: Tensor, classes: int, *, partial: bool = False) -> Tensor:
     """(classes,): Dice of each class of two label maps of one shape, over all their voxels; NaN where it is in neither.
 
-    found, truth: whole numbers, 0 the background, then 1 to `classes`.
+    found, truth: whole numbers, 0 the background, then 1 to `classes`. partial: the truth leaves classes out that are
+    there; one that it does not draw has NaN too.
     """
     found, truth = found.long(), truth.long()
 
     def sizes(labels: Tensor) -> Tensor:
         return labels.flatten().bincount(minlength=classes + 1)[1:].float()
 
-    return 2 * sizes(truth[found == truth]) / (sizes(found) + sizes(truth))
+    drawn = sizes(truth)
+    scores = 2 * sizes(truth[found == truth]) / (sizes(found) + drawn)
+    return scores.masked_fill(drawn == 0, float("nan")) if partial else scores
 
 
 COCO_OVERLAPS = tuple(0.5 + 0.05 * k for k in range(10))  # IoU 0.5, 0.55, ... 0.95

@@ -148,6 +148,9 @@ def evaluate_segment(
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
     ] = False,
     flip: Flip = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Maps leave out what is there: count a class where it is drawn only.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of NSD, in mm.")] = 1.0,
     least: Annotated[int, typer.Option(min=1, help="Pixels of what a prompted model is asked for.")] = 16,
@@ -164,7 +167,9 @@ def evaluate_segment(
 
     labels = named_labels(label or [])
     if prediction is not None and truth is not None:
-        metrics = compare_masks(prediction, truth, output=output, labels=labels, tolerance=tolerance)
+        metrics = compare_masks(
+            prediction, truth, output=output, labels=labels, partial=partial, tolerance=tolerance
+        )  # fmt: skip
     elif data is not None and model and assets.kind_of(model) == "prompt":
         from medfm.evaluate.prompts import evaluate_prompts, prompt_table
         from medfm.prompter import load_prompter
@@ -178,8 +183,8 @@ def evaluate_segment(
         from medfm.segmenter import load_segmenter
 
         metrics = run(
-            load_segmenter(model), data, output=output, held_out=held_out, labels=labels, flip=flip, limit=limit,
-            tolerance=tolerance,
+            load_segmenter(model), data, output=output, held_out=held_out, labels=labels, flip=flip,
+            partial=partial, limit=limit, tolerance=tolerance,
         )  # fmt: skip
     else:
         raise typer.BadParameter("give DATASET and --model NAME, or --prediction DIR and --truth DIR")

@@ -22,13 +22,15 @@ _MEASURES = ("dice", "nsd", "hd95", "volume_ml", "true_volume_ml")
 
 
 def agreement(
-    found: NDArray[np.uint8], truth: NDArray[np.uint8], *, spacing: Three, labels: Sequence[str], tolerance: float = 1.0
-) -> dict[str, dict[str, float]]:
+    found: NDArray[np.uint8], truth: NDArray[np.uint8], *, spacing: Three, labels: Sequence[str],
+    tolerance: float = 1.0, partial: bool = False,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Of each class of two label maps (D, H, W), numbered in the order of `labels`, by MONAI.
 
     dice; nsd: share of both surfaces within `tolerance` mm of the other (Nikolov et al. 2018); hd95: 95 % Hausdorff
     distance in mm; volume_ml, true_volume_ml. A class that is in neither map has NaN; one that is in one of them only
-    has Dice and NSD 0 and NaN for hd95. spacing: mm along D, H, W.
+    has Dice and NSD 0 and NaN for hd95. spacing: mm along D, H, W. partial: the truth leaves classes out that are
+    there; one that it does not draw has NaN too.
     """
     rows = {}
     millilitres = math.prod(spacing) / 1000
@@ -38,7 +40,7 @@ def agreement(
         row["volume_ml"], row["true_volume_ml"] = float(a.sum()) * millilitres, float(b.sum()) * millilitres
         if a.any() and b.any():
             row.update(_surfaces(a, b, spacing, tolerance))
-        elif a.any() or b.any():
+        elif b.any() or (a.any() and not partial):
             row["dice"] = row["nsd"] = 0.0
         rows[name] = row
     return rows

@@ -27,14 +27,16 @@ Record = dict[str, Any]
 
 def evaluate_segment(
     model: Segmenter, data: Path, *, output: Path, held_out: bool = False, labels: Mapping[int, str] | None = None,
-    flip: bool = False, limit: int | None = None, tolerance: float = 1.0, resamples: int = 2000, seed: int = 0,
+    flip: bool = False, partial: bool = False, limit: int | None = None, tolerance: float = 1.0, resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Segment every scan of a data set; write `output/cases.jsonl` and `output/metrics.json`, return the metrics.
 
     data: see `medfm.data.volumes.find_pairs`. labels: value -> name, where the data set does not name them. Classes are
     matched by name; one that the model does not know counts as not found. held_out: only the patients that the model's
-    folder lists as held out of its training. flip: see `medfm.segment`. tolerance: mm, of NSD. Of the times a scan
-    takes (medians), seconds are by the clock, cpu_seconds those that all threads computed.
+    folder lists as held out of its training. flip: see `medfm.segment`. partial: label maps leave out classes that are
+    there: one counts in those scans only whose map draws it. tolerance: mm, of NSD. Of the times a scan takes
+    (medians), seconds are by the clock, cpu_seconds those that all threads computed.
 
     Raises:
         DataError: no such data, no class in common, or nobody was held out.
@@ -45,8 +47,8 @@ def evaluate_segment(
         raise DataError(f"the model knows {model.labels}, the data {names}: no class in common; give --label")
     pairs = of_held_patients(found.pairs, model.about)[0] if held_out else found.pairs
     chosen = LabelledScans(found.name, pairs[:limit], found.labels)
-    records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance))
-    about = {"name": model.name, "flip": flip, "held_out_only": held_out}
+    records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance, partial=partial))
+    about = {"name": model.name, "flip": flip, "held_out_only": held_out, "partial": partial}
     taken = {
         f"{key}_per_scan": round(float(np.median([r[key] for r in records])), 3) for key in ("seconds", "cpu_seconds")
     }
@@ -54,13 +56,13 @@ def evaluate_segment(
 
 
 def compare_masks(
-    prediction: Path, truth: Path, *, output: Path, labels: Mapping[int, str] | None = None, tolerance: float = 1.0,
-    resamples: int = 2000, seed: int = 0,
+    prediction: Path, truth: Path, *, output: Path, labels: Mapping[int, str] | None = None, partial: bool = False,
+    tolerance: float = 1.0, resamples: int = 2000, seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure masks that lie in a folder against those of the same file name in another.
 
-    labels: value -> name; default: the values of the truth, by number. Raises DataError for a folder that is not there,
-    a truth without a prediction, and two that are not on one grid.
+    labels: value -> name; default: the values of the truth, by number. partial: see `evaluate_segment`. Raises
+    DataError for a folder that is not there, a truth without a prediction, and two that are not on one grid.
     """
     for folder in (prediction, truth):
         check_exists(folder)
@@ -77,13 +79,17 @@ def compare_masks(
             raise DataError(f"{name}: prediction {one.data.shape} and truth {other.data.shape} are not on one grid")
         d, h, w = other.spacing[::-1]
         found, drawn = numbered(one, named), numbered(other, named)
-        classes = agreement(found, drawn, spacing=(d, h, w), labels=list(named.values()), tolerance=tolerance)
+        classes = agreement(
+            found, drawn, spacing=(d, h, w), labels=list(named.values()), tolerance=tolerance, partial=partial
+        )
         records.append({"case": name, "patient": name, "classes": classes})
     chosen = LabelledScans(truth.resolve().name, [], named)
     return written(records, chosen, {"name": prediction.resolve().name}, output, resamples, seed, tolerance)
 
 
-def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: float) -> Iterator[Record]:
+def _segmented(
+    model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: float, partial: bool
+) -> Iterator[Record]:
     from rich.progress import track
 
     from medfm.predict import segment
@@ -96,7 +102,7 @@ def _segmented(model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: 
         seconds, cpu = time.perf_counter() - start, time.process_time() - busy
         d, h, w = scan.spacing[::-1]
         found = renumbered(mask.array, model.labels, names)
-        classes = agreement(found, truth, spacing=(d, h, w), labels=names, tolerance=tolerance)
+        classes = agreement(found, truth, spacing=(d, h, w), labels=names, tolerance=tolerance, partial=partial)
         yield {
             "case": pair.name, "patient": pair.patient, "seconds": seconds, "cpu_seconds": cpu, "classes": classes,
         }  # fmt: skip

@@ -33,7 +33,8 @@ class Supervised(nn.Module):
             later, when no gradients take memory (default: patch).
         repeats: patches of each scan in a pass.
         foreground: share of patches centred on a voxel of a random class of the scan; others lie anywhere.
-        loss: arguments of `SegmentLoss`.
+        loss: arguments of `SegmentLoss`. With its `partial`, scans whose label map draws none of the classes are left
+            out, and a class counts in the scores of those scans only that draw it.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). bend: mm of `random_bend`, 0 for
             none. vary: strength of the changes of intensity, 0 for none.
         largest: labels of one connected part, of which the model keeps the largest it finds.
@@ -50,7 +51,10 @@ class Supervised(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         preparation = GridPrepare.from_dict(prepare)
+        self.loss = SegmentLoss(**(loss or {}))
         self.cases, self.held, names = both_volumes(data, preparation, seed=seed)
+        if self.loss.partial:
+            self.cases, self.held = ([c for c in cases if c.labels.any()] for cases in (self.cases, self.held))
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
             flips=flips, largest=largest,
@@ -64,7 +68,6 @@ class Supervised(nn.Module):
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
         self.degrees, self.zoom, self.flips, self.bend, self.vary = degrees, zoom, flips, bend, vary
-        self.loss = SegmentLoss(**(loss or {}))
         self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
@@ -132,7 +135,7 @@ class Supervised(nn.Module):
             self.agreement.follow(self.network)
         logits = self.network(batch["x"], batch["spacing"])
         told = deep_loss(self.loss, [level[:count] for level in logits], batch["target"])
-        right = label_dice(logits[0][:count].max(1).indices, batch["target"], len(self.network.labels)).nanmean()
+        right = self._dice(logits[0][:count].max(1).indices, batch["target"]).nanmean()
         if self.agreement is None:
             return {"loss": told, "dice": right}
         share = self.agreement.share()
@@ -141,13 +144,16 @@ class Supervised(nn.Module):
         )
         return {"loss": told + share * apart, "labelled": told, "disagreement": apart, "dice": right}
 
+    def _dice(self, found: Tensor, truth: Tensor) -> Tensor:
+        return label_dice(found, truth, len(self.network.labels), partial=self.loss.partial)
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Mean Dice of the classes over held-out scans, on the model's grid ("score"), and of each class."""
         rows = []
         for case in self.held[: self.checked]:
             found = self.network.label(Grid.of(case.x, case.spacing, self.network.preparation))
-            rows.append(label_dice(torch.from_numpy(found), case.labels, len(self.network.labels)))
+            rows.append(self._dice(torch.from_numpy(found), case.labels))
         each = torch.stack(rows).nanmean(0)
         return {"score": float(each.nanmean()), **dict(zip(self.network.labels, each.tolist(), strict=True))}
 

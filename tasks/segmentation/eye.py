@@ -27,15 +27,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--labels", required=True, metavar="RECIPE")
+    parser.add_argument("--partial", action="store_true", help="count a class where it is drawn only")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     model = medfm.load("default")
     found = find_pairs(given.data, labels=load_recipe(given.labels)["data"]["labels"])
-    metrics = written(list(records(model, found)), found, {"name": "default"}, given.output, 2000, 0, 1.0)
+    metrics = written(
+        list(records(model, found, partial=given.partial)), found, {"name": "default"}, given.output, 2000, 0, 1.0
+    )
     print(f"Dice {interval(metrics['overall'])}, n = {metrics['overall']['n']}")
 
 
-def records(model: MedFM, found: LabelledScans) -> Iterator[Record]:
+def records(model: MedFM, found: LabelledScans, *, partial: bool) -> Iterator[Record]:
     names = list(found.labels.values())
     for pair in found.pairs:
         scan, truth = read_labels(pair, found.labels)
@@ -45,7 +48,7 @@ def records(model: MedFM, found: LabelledScans) -> Iterator[Record]:
         yield {
             "case": pair.name,
             "patient": pair.patient,
-            "classes": agreement(drawn, truth, spacing=(d, h, w), labels=names),
+            "classes": agreement(drawn, truth, spacing=(d, h, w), labels=names, partial=partial),
         }
 
 

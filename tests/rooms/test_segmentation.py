@@ -23,6 +23,7 @@ from medfm.evaluate.overlap import agreement
 from medfm.evaluate.segment import compare_masks, evaluate_segment
 from medfm.image.patches import random_bend, random_map, sample_patch
 from medfm.losses import SegmentLoss, deep_loss
+from medfm.metrics import label_dice
 from medfm.nn.stages import convolution
 from medfm.nn.tiles import label_tiles, starts
 from medfm.predict.segmenting import asymmetry
@@ -301,6 +302,24 @@ def test_dice_leaves_classes_alone_that_no_voxel_is_of_where_it_is_told_to() -> 
         logits = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)
         SegmentLoss(entropy=0.0, absent=absent)(logits, target).backward()
         assert logits.grad is not None and bool(logits.grad.any()) == absent
+
+
+def test_of_maps_that_leave_classes_out_those_are_neither_taught_nor_missed() -> None:
+    target = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    target[0, 0, :2], target[1, 0, :2] = 1, 2
+    logits = torch.zeros(2, 4, 1, 4, 4, requires_grad=True)
+    for entropy, dice in ((1.0, 0.0), (0.0, 1.0)):
+        (slope,) = torch.autograd.grad(SegmentLoss(entropy=entropy, dice=dice, partial=True)(logits, target), logits)
+        assert (slope[0, 2, 0, 2:] <= 0).all()  # of the first only class 1 is drawn: class 2 may be in the rest of it
+        assert (slope[0, 1, 0, 2:] > 0).all() and (slope[0, 1, 0, :2] < 0).all()
+        assert (slope[0, 2, 0, :2] > 0).all() and (slope[1, 2, 0, :2] < 0).all()  # what is drawn is nothing else
+    found = np.array([[[1, 1, 2]]], np.uint8)
+    drawn = np.array([[[1, 1, 0]]], np.uint8)
+    for partial, second in ((True, None), (False, 0.0)):
+        row = agreement(found, drawn, spacing=(1.0, 1.0, 1.0), labels=["a", "b"], partial=partial)["b"]
+        scored = label_dice(torch.from_numpy(found), torch.from_numpy(drawn), 2, partial=partial)
+        assert row["dice"] == second if second is not None else np.isnan(row["dice"])
+        assert scored[0] == 1 and (bool(scored[1].isnan()) if second is None else scored[1] == second)
 
 
 @pytest.mark.parametrize("batch", [True, False])
