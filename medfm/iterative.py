@@ -57,7 +57,8 @@ def iterate(
         search = _bspline if method == "bspline" else _demons
         field = search(a, b, found, likeness)
     except RuntimeError as error:
-        raise DataError(f"{method} found no way from one scan to the other: {str(error).splitlines()[-1]}") from None
+        said = str(error).splitlines()[-1].partition("): ")
+        raise DataError(f"{method} found no way from one scan to the other: {said[2] or said[0]}") from None
     vectors = SimpleITK.GetArrayFromImage(field)
     if flat == {True}:
         vectors = np.concatenate([vectors, np.zeros_like(vectors[..., :1])], -1)[None]
@@ -77,7 +78,8 @@ def starting(moving: Scan, fixed: Scan, *, header: bool | None = None) -> Matrix
         return still if header else centred
     if moving.frame == "image" or fixed.frame == "image":
         return centred
-    return max((still, centred), key=lambda matrix: _correlation(moving, fixed, matrix))
+    likeness = [_correlation(moving, fixed, matrix) for matrix in (still, centred)]
+    return still if likeness[0] >= likeness[1] and likeness[0] > -1 else centred
 
 
 class _Image:
@@ -237,7 +239,7 @@ def _correlation(moving: Scan, fixed: Scan, matrix: Matrix) -> float:
     way = np.linalg.inv(moving.affine) @ matrix @ fixed.affine
     index = (way @ np.stack([w, h, d, np.ones_like(w)]))[:3][::-1]
     inside = ((index > -0.5) & (index < np.array(moving.data.shape[1:])[:, None] - 0.5)).all(0)
-    if inside.mean() < 0.1:
+    if inside.mean() < 0.03:  # a slab of a few slices in a whole trunk is more than that
         return -1.0
     one = map_coordinates(moving.data[0], index[:, inside], output=np.float32, order=1, mode="nearest")
     other = fixed.data[0][d, h, w][inside].astype(np.float32)

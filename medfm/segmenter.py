@@ -125,8 +125,8 @@ class Segmenter(Stored):
                 " x ".join(f"{s:.0f}" for s in mm) for mm in (sides, [n * about["spacing"] for n in about["shape"]])
             )
             raise ScanError(
-                f"the scan is {have} mm large; {self.name or 'the model'} fits an atlas of {whole} mm and needs half "
-                "of it on every axis at least. Choose another --task"
+                f"{self.name or 'the model'} fits an atlas of {whole} mm and needs half of it on every axis at least; "
+                f"this scan is {have} mm. `medfm models` lists other models for --task; --box outlines what you mark"
             )
         image = grid.numbers()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from pathlib import Path
@@ -47,10 +48,12 @@ def adapter_folder(name: str | Path) -> Path:
     for folder in (Path(name), shipped / str(name), own / str(name)):
         if (folder / "medfm.json").exists():
             return folder
-    known, mine = (", ".join(f.name for f in found) or "none" for found in (shipped_adapters(), own_adapters()))
+    known, mine = ([f.name for f in found] for found in (shipped_adapters(), own_adapters()))
+    close = difflib.get_close_matches(str(name), [*known, *mine], n=1)
     raise UnknownName(
-        f"no adapter named {str(name)!r} and no folder of that path with a medfm.json; "
-        f"shipped are: {known}; your own: {mine}"
+        f"no adapter named {str(name)!r} and no folder of that path with a medfm.json"
+        + (f". Did you mean {close[0]!r}? " if close else "; ")
+        + f"shipped are: {', '.join(known)}; your own: {', '.join(mine) or 'none'}"
     )
 
 

@@ -96,13 +96,14 @@ def _answer_text(model: MedFM, scan: Scan, question: str, *, plane: str | None) 
     """
     from medfm import predict
 
-    if sys.stdout.isatty():
+    terminal = sys.stdout.isatty()
+    if terminal:
         answer = _written(predict.stream(model, scan, question, plane=plane))
     else:
         with show.waiting("looking"):
             answer = predict.ask(model, scan, question, plane=plane)
         print(f"not answered: {answer.reason}" if answer.abstained else answer.text, flush=True)
-    show.about(answer)
+    show.about(answer, told=answer.abstained and not terminal)
 
 
 def _written(pieces: Iterable[str]) -> Answer:

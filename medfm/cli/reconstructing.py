@@ -69,11 +69,13 @@ def reconstruct(
             result = _made(file, model or [], method, sinogram, samples, window, pixel, spacing)
     about = save_reconstruction(result, output)
     typer.echo(f"method\t{about['method']}")
-    for key, words in (("start_residual", "data left over, start"), ("residual", "data left over")):
+    for key, words in (
+        ("residual", "measured data that the picture does not explain"),
+        ("start_residual", "the same of start.nii.gz, the plain reconstruction"),
+        ("filled", "energy of the picture that was not measured but filled in"),
+    ):
         if about[key] is not None:
             typer.echo(f"{words}\t{about[key]:.2%}")
-    if about["filled"] is not None:
-        typer.echo(f"energy not measured\t{about['filled']:.2%}")
     for warning in about["warnings"]:
         show.note(f"warning: {warning}")
     show.note(f"written: {output}")

@@ -68,11 +68,18 @@ def report(
 
 
 def _prior(given: str | None) -> Scan | str | None:
-    """A file is read, as text or as a scan by its ending; anything else is the text itself."""
+    """A file is read, as text or as a scan by its ending; anything else is the text itself.
+
+    Raises ScanError: one word that looks like the name of a file, and none is there.
+    """
     if given is None:
         return None
     path = Path(given)
     if len(given) > 250 or not path.exists():
+        if len(given.split()) == 1 and (path.suffix or len(path.parts) > 1):
+            from medfm.errors import ScanError
+
+            raise ScanError(f"--prior {given}: there is no such file or folder.")
         return given
     if path.suffix.lower() in (".txt", ".md"):
         return path.read_text(encoding="utf-8", errors="replace")

@@ -105,10 +105,14 @@ def question(text: str) -> None:
     _err().print(f"[bold]{_safe(text)}[/]", soft_wrap=True)
 
 
-def about(answer: Answer) -> None:
-    """How sure the model is and what the answer rests on; an abstention looks different from an answer."""
+def about(answer: Answer, *, told: bool = False) -> None:
+    """How sure the model is and what the answer rests on; an abstention looks different from an answer.
+
+    told: stdout says already why nothing was answered.
+    """
     style = "bold yellow" if answer.abstained else "dim"
-    _err().print(f"  [{style}]{_safe(about_answer(answer))}[/]", soft_wrap=True)
+    line = f"not answered; take {answer.text!r} as a guess" if told else about_answer(answer)
+    _err().print(f"  [{style}]{_safe(line)}[/]", soft_wrap=True)
     for line in evidence(answer):
         _err().print(f"  [dim]evidence: {_safe(line)}[/]", soft_wrap=True)
 

@@ -315,7 +315,7 @@ def test_reconstruct_command_writes_what_it_says(
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
-    assert "data left over" in capsys.readouterr().out
+    assert "does not explain" in capsys.readouterr().out
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"reconstruction.nii.gz", "start.nii.gz", "unexplained.nii.gz", "overview.png", "about.json"}
     assert json.loads((tmp_path / "out" / "about.json").read_text())["method"] == "bregman"

@@ -82,6 +82,8 @@ def test_a_search_starts_from_the_headers_or_from_the_middle():
     far[:3, 3] += 500
     assert np.allclose(starting(fixed, fixed), np.eye(4))
     assert np.allclose(starting(scan(head(), affine=far), fixed)[:3, 3], 500)
+    slab = scan(head()[:1].repeat(3, 0), affine=far)  # and nowhere near by its header
+    assert np.linalg.norm(starting(slab, fixed)[:3, 3]) > 300
 
 
 def small(**settings: object) -> Registrar:

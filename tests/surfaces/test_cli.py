@@ -74,8 +74,19 @@ def test_without_a_question_each_line_is_one(medfm: Any, pictures: Path, fake_ve
 def test_an_abstention_is_not_an_answer(medfm: Any, pictures: Path, fake_verbs: Any) -> None:
     result = medfm("ask", str(pictures / "dark.png"), "is there a nodule?")
     assert result.out.startswith("not answered")
-    assert "below 0.50" in result.err
+    assert "below 0.50" in result.out and "as a guess" in result.err
     assert "confidence" not in result.out.removeprefix("not answered: confidence")
+
+
+def test_a_prior_that_is_not_there_is_not_taken_for_the_text_of_a_report(medfm: Any, pictures: Path) -> None:
+    for wrong in ("2024.nii.gz", "old/report.txt"):
+        result = medfm("report", str(pictures / "dark.png"), "--prior", wrong)
+        assert result.code == 2 and f"--prior {wrong}: there is no such file" in result.err
+
+
+def test_a_name_nearly_right_is_proposed(medfm: Any, pictures: Path) -> None:
+    result = medfm("detect", str(pictures / "dark.png"), "--task", "nodule")
+    assert result.code == 2 and "Did you mean 'nodules'?" in result.err
 
 
 def test_words_stream_to_a_terminal(
