@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
-__all__ = ["Adapter", "Frame", "Plane", "Series", "app", "chosen_series", "evaluate", "read_scan"]
+__all__ = ["Adapter", "Frame", "Plane", "Series", "app", "chosen_series", "evaluate", "read_scan", "written_to"]
 
 _PANELS = {
     "Ask about a scan": ("ask", "report", "chat"),
@@ -52,6 +53,21 @@ class Plane(StrEnum):
     axial = "axial"
     coronal = "coronal"
     sagittal = "sagittal"
+
+
+def written_to(text: str, metavar: str = "DIR") -> Any:
+    """The option for what a command writes; that nothing can be written there is told before the work is done."""
+    return typer.Option("-o", "--output", help=text, metavar=metavar, callback=_writable)
+
+
+def _writable(given: Any) -> Any:
+    for path in given if isinstance(given, list) else [given] if given else []:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if there != path and not there.is_dir():
+            raise typer.BadParameter(f"{path}: {there} is a file, not a folder")
+        if not os.access(there, os.W_OK):
+            raise typer.BadParameter(f"{path}: nothing can be written to {there}; choose another place")
+    return given
 
 
 Adapter = Annotated[str, typer.Option(help="A name from `medfm models`, or a folder.", metavar="NAME")]

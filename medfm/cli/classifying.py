@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
 
 __all__ = ["classify", "evaluate_classify"]
 
@@ -61,7 +61,7 @@ def evaluate_classify(
     data: Annotated[
         Path, typer.Argument(help="HAM10000 folder, MedMNIST .npz, a folder a class, or .jsonl.", metavar="DATASET")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
     model: Annotated[list[str], typer.Option(help="A classifier or its folder; several are averaged.", metavar="NAME")],
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")

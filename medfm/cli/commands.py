@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Frame, Plane, Series, app, chosen_series, evaluate
+from medfm.cli.app import Adapter, Frame, Plane, Series, app, chosen_series, evaluate, written_to
 
 __all__ = ["app"]
 
@@ -92,7 +92,7 @@ def evaluate_vqa(
     data: Annotated[
         Path, typer.Argument(help="JSON lines: image, question, answer, answer_type.", metavar="DATA.jsonl")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for predictions.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for predictions.jsonl and metrics.json.")],
     adapter: Adapter = "default",
     baseline_data: Annotated[
         Path | None, typer.Option(help="Where the most frequent answers are learned.", metavar="TRAIN.jsonl")
@@ -115,7 +115,7 @@ def evaluate_vqa(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe of tasks/ by name, or a YAML file.", metavar="RECIPE")],
-    output: Annotated[Path, typer.Option(help="Folder for the trained adapter.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for the trained adapter.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")
     ] = None,

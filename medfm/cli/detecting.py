@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
 
 __all__ = ["detect", "evaluate_detect"]
 
@@ -71,7 +71,7 @@ def evaluate_detect(
     data: Annotated[
         Path, typer.Argument(help="VOC folder, COCO .json, SLAKE folder, or .jsonl of boxes.", metavar="DATASET")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
     model: Annotated[str, typer.Option(help="A detector by name, or a folder.", metavar="NAME")],
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")

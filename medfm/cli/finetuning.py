@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medfm.cli.app import Adapter, app
+from medfm.cli.app import Adapter, app, written_to
 from medfm.cli.data import Data, show_problems
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def finetune(
     hold: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share held out, by patient.")] = 0.2,
     minutes: Annotated[float, typer.Option(min=0, help="At most so long; 0 = as long as it gets better.")] = 30,
     passes: Annotated[int, typer.Option(min=1, help="At most so often over all cases.")] = 20,
-    output: Annotated[Path | None, typer.Option(help="Another folder for the adapter.", metavar="DIR")] = None,
+    output: Annotated[Path | None, written_to("Another folder for the adapter.")] = None,
     licence: Annotated[str, typer.Option(help="Of the data, for the card.", metavar="TEXT")] = "other",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that the check finds unusable.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
@@ -134,7 +134,7 @@ Name = Annotated[str, typer.Argument(help="A name from `medfm models`, or a fold
 @_adapter.command("merge")
 def merge(
     name: Name,
-    output: Annotated[Path, typer.Option(help="Folder for the whole model.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for the whole model.")],
 ) -> None:
     """Write the adapter as a model of its own: language model with the LoRA merged in, whole eye, nothing to fetch."""
     from medfm.cli import show

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
 
 if TYPE_CHECKING:
     from medfm.scan import Reconstructed, Scan
@@ -46,7 +46,7 @@ Models = Annotated[
 @app.command()
 def reconstruct(
     file: Annotated[Path, typer.Argument(help="fastMRI or ISMRMRD HDF5, twix, NPY, NPZ; a scan with --denoise.")],
-    output: Annotated[Path, typer.Option(help="Folder for NIfTI, overview and figures.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for NIfTI, overview and figures.")],
     model: Models = None,
     method: Annotated[How | None, typer.Option(help="No network, but this.")] = None,
     denoise: Annotated[bool, typer.Option("--denoise", help="The file is a noisy picture, not raw data.")] = False,
@@ -118,7 +118,7 @@ def _three(text: str | None) -> tuple[float, float, float] | None:
 @evaluate.command("reconstruct")
 def evaluate_reconstruct(
     data: Annotated[list[Path], typer.Argument(help="Scans whose measurement is simulated.", metavar="SCAN...")],
-    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
     model: Annotated[str, typer.Option(help="A reconstruction model by name, or a folder.", metavar="NAME")],
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only slices that were held out of the model's training.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import app, evaluate, read_scan
+from medfm.cli.app import app, evaluate, read_scan, written_to
 
 if TYPE_CHECKING:
     from medfm.registrar import Registrar
@@ -49,7 +49,7 @@ _DEFAULT = "hippocampus-registration"
 def register(
     moving: Annotated[Path, typer.Argument(help="The scan that is brought: file, folder or zip.", metavar="MOVING")],
     fixed: Annotated[Path, typer.Argument(help="The scan it is brought onto.", metavar="FIXED")],
-    output: Annotated[Path, typer.Option(help="Folder for transform, field, warped scan, overlays.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for transform, field, warped scan, overlays.")],
     method: How = Way.affine,
     model: Model = _DEFAULT,
     optimise: Optimise = False,
@@ -102,7 +102,7 @@ def register(
 @evaluate.command("register")
 def evaluate_register(
     pairs: Annotated[Path, typer.Argument(help="JSON lines of moving, fixed, labels, points.", metavar="PAIRS.jsonl")],
-    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
     method: How = Way.network,
     model: Model = _DEFAULT,
     optimise: Optimise = False,

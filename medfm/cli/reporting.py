@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Frame, Plane, Series, app, evaluate, read_scan
+from medfm.cli.app import Adapter, Frame, Plane, Series, app, evaluate, read_scan, written_to
 
 if TYPE_CHECKING:
     from medfm.scan import Scan
@@ -21,7 +21,7 @@ def report(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     output: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--output", help=".md .pdf .json .fhir.json .dcm; may be given again.", metavar="FILE"),
+        written_to(".md .pdf .json .fhir.json .dcm; may be given again.", "FILE"),
     ] = None,
     indication: Annotated[str | None, typer.Option(help="Why the examination was made.", metavar="TEXT")] = None,
     history: Annotated[str | None, typer.Option(help="What is known of the patient.", metavar="TEXT")] = None,
@@ -94,7 +94,7 @@ def evaluate_report(
         Path,
         typer.Argument(help="JSON lines of questions, boxes.json beside images.", metavar="DATA.jsonl"),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for predictions.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for predictions.jsonl and metrics.json.")],
     adapter: Adapter = "default",
     baseline_data: Annotated[
         Path | None, typer.Option(help="Where the most frequent reports are learned.", metavar="TRAIN.jsonl")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan
+from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
 
 __all__ = ["evaluate_lesions", "evaluate_segment", "named_labels", "plan", "segment"]
 
@@ -20,7 +20,7 @@ Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirrored scan to
 @app.command()
 def segment(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
-    output: Annotated[Path, typer.Option(help="Where the label map is written.", metavar="MASK.nii.gz")],
+    output: Annotated[Path, written_to("Where the label map is written.", "MASK.nii.gz")],
     task: Annotated[
         str, typer.Option(help="A model from `medfm models`, or a folder (default: brain, or prompt).", metavar="NAME")
     ] = "",
@@ -109,7 +109,7 @@ def segment(
 @app.command()
 def plan(
     data: Annotated[Path, typer.Argument(help="A labelled data set: dataset.json or its folder, ...", metavar="DATA")],
-    output: Annotated[Path, typer.Option(help="Where the recipe is written.", metavar="PLAN.yaml")],
+    output: Annotated[Path, written_to("Where the recipe is written.", "PLAN.yaml")],
     memory: Annotated[float, typer.Option(min=0.1, help="GB of the graphics card, as nnU-Net counts them.")] = 8.0,
     configuration: Annotated[
         str, typer.Option(help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, 2d for pictures).", metavar="NAME")
@@ -134,7 +134,7 @@ def plan(
 
 @evaluate.command("segment")
 def evaluate_segment(
-    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
     data: Annotated[
         Path | None, typer.Argument(help="A data set: dataset.json or its folder, ...", metavar="[DATASET]")
     ] = None,
@@ -196,7 +196,7 @@ def evaluate_lesions(
     maps: Annotated[
         list[Path], typer.Argument(help="Label maps of heads of people unseen in training.", metavar="MAP")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for cases.jsonl and metrics.json.", metavar="DIR")],
+    output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
     model: Annotated[
         str, typer.Option(help="A model of brain lesions by name, or a folder.", metavar="NAME")
     ] = "lesions",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, read_scan
+from medfm.cli.app import Frame, Series, app, read_scan, written_to
 
 __all__ = ["synthesize"]
 
@@ -15,7 +15,7 @@ __all__ = ["synthesize"]
 @app.command()
 def synthesize(
     model: Annotated[str, typer.Option(help="A folder that training left.", metavar="NAME")],
-    output: Annotated[Path, typer.Option(help="NIfTI to write.", metavar="FILE.nii.gz")],
+    output: Annotated[Path, written_to("NIfTI to write.", "FILE.nii.gz")],
     file: Annotated[Path | None, typer.Argument(help="A scan to translate, or to compare.", metavar="[SCAN]")] = None,
     series: Series = None,
     frame: Frame = None,

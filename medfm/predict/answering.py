@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from medfm.language.vocabulary import term_of
 from medfm.predict.brain import is_brain_volume
+from medfm.predict.called import verb
 from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, part_of, unsupported
 from medfm.predict.lesions import find_lesions
 from medfm.predict.places import highest, inside, pieces
@@ -25,11 +26,13 @@ MODALITY = "What modality is used to take this image?"
 PART = "Which part of the body does this image belong to?"
 
 
+@verb
 def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Answer:
     """Answer one question about `scan`; the scan is encoded on the first question and remembered."""
     return ask_many(model, scan, [question], plane=plane)[0]
 
 
+@verb
 def ask_many(model: MedFM, scan: Scan, questions: Sequence[str], *, plane: str | None = None) -> list[Answer]:
     """Answer several questions: one encoding, one prefix, sixteen questions at a time."""
     reading, answers = model.read(scan, plane=plane), []
@@ -40,6 +43,7 @@ def ask_many(model: MedFM, scan: Scan, questions: Sequence[str], *, plane: str |
     return answers
 
 
+@verb
 def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Generator[str, None, Answer]:
     """Yield the answer's text as it grows, piece by piece; the generator's return value is the Answer."""
     reading = model.read(scan, plane=plane)

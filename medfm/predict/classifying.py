@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfm.errors import ConfigError
+from medfm.predict.called import verb
 from medfm.scan import Scan, Scores
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["classify", "explain"]
 
 
+@verb
 def classify(model: Classifier | Sequence[Classifier], scan: Scan) -> Scores:
     """The probability of each of `model.labels`, and which are called present at the model's two operating points.
 

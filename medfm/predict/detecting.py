@@ -8,6 +8,7 @@ import numpy as np
 
 from medfm.image.boxes import grid_box, scan_box
 from medfm.predict.airspace import lungs
+from medfm.predict.called import verb
 from medfm.scan import Box, Scan
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _AROUND = 5.0  # mm on all sides of a box
 _LUNG = 0.4  # of a box and what is around it: the aorta beside a lung has 0.24 at most, what is planted in lungs 0.59
 
 
+@verb
 def detect(model: Detector, scan: Scan, *, threshold: float | None = None) -> list[Box]:
     """The boxes of `model.labels` in `scan`, likeliest first, in RAS mm of a patient or in pixels of a picture.
 

@@ -14,6 +14,7 @@ from medfm.errors import DataError
 from medfm.language.vocabulary import LESIONS, REGIONS, region_of
 from medfm.language.wording import read, write
 from medfm.predict import brain
+from medfm.predict.called import verb
 from medfm.predict.compare import compare
 from medfm.predict.evidence import KINDS, Candidate, Look, look
 from medfm.predict.lesions import BRAIN_LESION, LESION_MODEL, LOOKED_FOR, find_lesions
@@ -29,6 +30,7 @@ _LIMITS = {"state": 0.5, "mention": 0.3, "absent": 0.15}
 _NOT_IN_VIEW = ("liver", "spleen", "kidney", "heart", "lung", "bladder")  # worth a word where the trunk was imaged
 
 
+@verb
 def report(
     model: MedFM, scan: Scan, *, indication: str | None = None, history: str | None = None, labs: str | None = None,
     prior: Scan | Report | str | None = None, plane: str | None = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medfm.grid import resample_labels
+from medfm.predict.called import verb
 from medfm.scan import Mask, Scan
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["asymmetry", "cut_off", "segment", "volumes"]
 
 
+@verb
 def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     """The structures of `model.labels` in `scan`, in the scan's own space: (D, H, W), values 1, 2, ...
 

@@ -89,6 +89,13 @@ def test_a_name_nearly_right_is_proposed(medfm: Any, pictures: Path) -> None:
     assert result.code == 2 and "Did you mean 'nodules'?" in result.err
 
 
+def test_an_output_that_cannot_be_written_is_told_before_the_work(medfm: Any, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in ("segment", "report"):
+        result = medfm(command, str(pictures / "dark.png"), "-o", str(tmp_path / "file" / "x.json"))
+        assert result.code == 2 and "is a file" in result.err
+
+
 def test_words_stream_to_a_terminal(
     medfm: Any, pictures: Path, fake_verbs: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
