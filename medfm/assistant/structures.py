@@ -256,8 +256,11 @@ def _structures(model: MedFM, name: str, scan: Scan) -> list[str]:
         return both
     if (found := named(name, known)) is not None:
         return [found]
+    from medfm.assistant.task_models import outlined_in
+
     asked = f"{name!r} is none of what this model can point at" if name else "Say of what"
     short = {one.removeprefix("Left ").removeprefix("Right ").lower() for one in known}
+    short |= {one.lower() for one in outlined_in(scan)}
     listed = f" It knows: {', '.join(sorted(short))}." if short and scan.modality != "PHOTO" else ""
     raise MedfmError(f"{asked}. Press mark and click on it, or drag a box around it.{listed}")
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
 __all__ = [
-    "classifiers", "denoisers_for", "detectors_for", "kinds", "labels_for", "names_for", "prompter", "segmenters_for",
-    "talkers",
+    "classifiers", "denoisers_for", "detectors_for", "kinds", "labels_for", "names_for", "outlined_in", "prompter",
+    "segmenters_for", "talkers",
 ]  # fmt: skip
 
 
@@ -36,6 +36,15 @@ def segmenters_for(structure: str, scan: Scan) -> list[Segmenter]:
         if about.get("kind") == "segment" and wanted and _reads(about, scan)
         and any(wanted <= _words(name) for name in (folder.name, *about["labels"]))
     ]  # fmt: skip
+
+
+def outlined_in(scan: Scan) -> list[str]:
+    """What models trained for it outline in such scans, without sides; nothing is loaded."""
+    labels = [
+        name for _, about in _folders() if about.get("kind") == "segment" and _reads(about, scan)
+        for name in about["labels"]
+    ]  # fmt: skip
+    return [name.removeprefix("left ").removeprefix("right ") for name in labels]
 
 
 def labels_for(structure: str, labels: Sequence[str]) -> list[str]:
@@ -95,8 +104,8 @@ def _reads(about: dict[str, Any], scan: Scan) -> bool:
 
 
 def _words(name: str) -> set[str]:
-    said = set(re.findall(r"[a-z]+", name.lower())) - {"left", "right", "both", "the", "all", "any"}
-    return {word.removesuffix("s") for word in said}
+    said = {word.removesuffix("s") for word in re.findall(r"[a-z]+", name.lower())}
+    return said - {"left", "right", "both", "the", "all", "any", "structure", "part", "region", "volume"}
 
 
 @lru_cache(maxsize=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 import sys
@@ -62,6 +63,10 @@ def finetune(
         data, found, task=task.value, adapter=adapter, hold=hold, minutes=minutes, passes=passes, skip_bad=skip_bad,
         limit=limit, batch=batch, accumulate=accumulate, checkpointing=checkpointing,
     )  # fmt: skip
+    if unused := len(found.reports if task is Task.vqa else found.questions):
+        show.note(
+            f"{unused} rows are {'reports' if task is Task.vqa else 'questions'}: not used for --task {task.value}"
+        )
     costs: list[Cost] = []
 
     def announce(objective: Any) -> None:
@@ -82,11 +87,14 @@ def finetune(
 def _announced(costs: Cost, minutes: float, passes: int) -> str:
     whole = costs.seconds * costs.steps / 60
     most = f"at most {minutes:g} minutes" if minutes else f"at most {passes * whole:.0f} minutes"
+    speed = f"{costs.seconds:.1f} s a step, {costs.steps} steps and {whole:.1f} minutes a pass"
+    if math.isnan(costs.seconds):
+        speed = "one step a pass"
     return (
         f"{costs.train_cases} scans to learn from ({costs.volumes} volumes), {costs.held_cases} held out\n"
         f"{costs.trainable / 1e6:.2f} of {costs.total / 1e6:.0f} million parameters are trained\n"
-        f"about {costs.gigabytes:.1f} GB of memory; {costs.seconds:.1f} s a step, {costs.steps} steps and {whole:.1f} "
-        f"minutes a pass, {passes} passes at most, {most}"
+        f"about {costs.gigabytes:.1f} GB of memory; {speed}, {passes} passes at most, {most} of training; held-out "
+        "questions are answered before and after it"
     )
 
 

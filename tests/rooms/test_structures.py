@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,6 +129,20 @@ def test_labels_follow_the_side_that_was_said() -> None:
     assert task_models.labels_for("the left hippocampus", labels) == ["left hippocampus"]
     assert task_models.labels_for("hippocampus", labels) == labels[:2]
     assert task_models.labels_for("lesions", labels) == ["lesion"]
+
+
+def test_a_model_is_found_by_its_name_among_other_words_and_named_where_none_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    about = {"kind": "segment", "labels": ["left hippocampus", "right hippocampus"], "about": {"modalities": ["MR"]}}
+    monkeypatch.setattr(task_models, "_folders", lambda: [(Path("brain"), about)])
+    monkeypatch.setattr(task_models, "_segmenter", lambda folder: folder)
+    for words in ("brain structures", "all brain parts", "brain", "hippocampus volume"):
+        assert task_models.segmenters_for(words, balls()) == ["brain"], words
+    assert task_models.segmenters_for("structures", balls()) == []
+    talk = Conversation("test")
+    talk.open(balls())
+    assert "It knows: hippocampus." in said(talk, "measure", structure="knee").text
 
 
 def test_suggestions_fit_the_scan_and_the_models_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
