@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from medfm import config
 from medfm.grid import Grid, GridPrepare, mirrors
@@ -69,19 +69,17 @@ class Classifier(Stored):
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
         return (self.mirrored(grid.numbers()[None], spacing)[0] / self.settings["temperature"]).softmax(0)
 
+    @torch.inference_mode()
     def heat(self, grid: Grid, label: str) -> Tensor:
-        """(D, H, W), 0 to 1: Grad-CAM of a label (Selvaraju et al., ICCV 2017; MONAI's) on the finest pooled level; of
-        a bag, what its attention rests on."""
+        """(D, H, W), 0 to 1: the class activation map of a label (Zhou et al., CVPR 2016), all pooled levels together;
+        Grad-CAM (Selvaraju et al., ICCV 2017) gives the same for such a head. Of a bag, what its attention rests on."""
         if isinstance(self.head, BagHead):
             return self._attended(grid, self.labels.index(label))
-        from monai.visualize.class_activation_maps import GradCAM
-
-        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
-        x = grid.numbers()[None].requires_grad_()  # a frozen encoder passes no gradient back otherwise
-        seer = GradCAM(_Spaced(self, spacing).train(self.training), "model.head.taps.0")
-        coarse = seer.compute_map(x, class_idx=self.labels.index(label)).detach()
-        # MONAI would lay the corners' middles on each other, which moves the map by up to half a cell
-        heat = F.interpolate(coarse, grid.shape, mode="trilinear", align_corners=False)[0, 0]
+        k, spacing = self.labels.index(label), torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        maps = self.head.maps(self.encoder(grid.numbers()[None], spacing))
+        heat = sum(F.interpolate(m[:, k : k + 1], grid.shape, mode="trilinear", align_corners=False) for m in maps)
+        assert isinstance(heat, Tensor)
+        heat = heat[0, 0].relu()
         return heat / heat.max().clamp(min=1e-12)
 
     @torch.inference_mode()
@@ -92,18 +90,6 @@ class Classifier(Stored):
         row = rows[label if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])
         heat = F.interpolate(row, grid.shape, mode="trilinear", align_corners=False)[0, 0]
         return heat / heat.max()
-
-
-class _Spaced(nn.Module):
-    """A classifier as a function of x alone, which is what MONAI's maps take."""
-
-    def __init__(self, model: Classifier, spacing: Tensor) -> None:
-        super().__init__()
-        self.model, self.spacing = model, spacing
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x, self.spacing)
-        return logits
 
 
 def load_classifier(name: str | Path, *, device: str = "cpu") -> Classifier:

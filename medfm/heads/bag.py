@@ -38,7 +38,6 @@ class BagHead(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.level, self.classes, self.ends, self.exclusive = level, classes, ends, exclusive
-        self.taps = nn.ModuleList([nn.Identity()])
         self.enter = nn.Sequential(nn.Linear(channels[level], hidden), nn.ReLU(), nn.Dropout(dropout))
         self.content = nn.Sequential(nn.Linear(hidden, inner), nn.Tanh(), nn.Dropout(dropout))
         self.gate = nn.Sequential(nn.Linear(hidden, inner), nn.Sigmoid(), nn.Dropout(dropout))
@@ -52,8 +51,7 @@ class BagHead(nn.Module):
 
     def bags(self, pyramid: list[Tensor]) -> Tensor:
         """(B, N, C): the cells of the level."""
-        cells: Tensor = self.taps[0](pyramid[self.level])
-        return cells.flatten(2).transpose(1, 2)
+        return pyramid[self.level].flatten(2).transpose(1, 2)
 
     def read(self, bag: Tensor) -> Bag:
         """bag: (N, C), any N."""

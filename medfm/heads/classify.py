@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["ClassifyHead"]
@@ -14,8 +13,8 @@ __all__ = ["ClassifyHead"]
 class ClassifyHead(nn.Module):
     """Global average pooling of some levels of a pyramid, then one linear layer (Lin et al., Network in Network, 2013).
 
-    Because both are linear, the logit of a class is the mean of a map over the scan: its class activation map (Zhou et
-    al., CVPR 2016), see `maps`.
+    Because both are linear, the logit of a class is the sum of the means of maps over the scan: its class activation
+    maps (Zhou et al., CVPR 2016), see `maps`.
 
     Args:
         channels: of the encoder's levels. classes: of the softmax. levels: which of the encoder's are pooled.
@@ -27,7 +26,7 @@ class ClassifyHead(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = levels or [len(channels) - 1]
-        #: where Grad-CAM takes its gradients: what is pooled, so that it agrees with `maps`
+        #: what is pooled: where Grad-CAM takes its gradients agrees with `maps`
         self.taps = nn.ModuleList(nn.Identity() for _ in self.levels)
         self.norms = nn.ModuleList(nn.LayerNorm(channels[level]) for level in self.levels)
         self.dropout = nn.Dropout(dropout)
@@ -42,15 +41,12 @@ class ClassifyHead(nn.Module):
         """(B, width): what the linear layer weighs."""
         return torch.cat([x.mean((2, 3, 4)) for x in self._seen(pyramid)], 1)
 
-    def maps(self, pyramid: list[Tensor]) -> Tensor:
-        """(B, classes, d, h, w) on the finest of the levels: class activation maps. The mean of a map is its logit
-        without the bias, as far as the finer grid is a multiple of the coarser one."""
+    def maps(self, pyramid: list[Tensor]) -> list[Tensor]:
+        """(B, classes, d, h, w) of each pooled level: class activation maps. The means of a class's maps add up to its
+        logit without the bias."""
         seen = self._seen(pyramid)
-        widths = [x.shape[1] for x in seen]
-        parts = self.logits.weight.split(widths, 1)
-        maps = [torch.einsum("kc,bcdhw->bkdhw", weight, x) for weight, x in zip(parts, seen, strict=True)]
-        size = maps[0].shape[2:]
-        return torch.stack([F.interpolate(m, size, mode="nearest") for m in maps]).sum(0)
+        parts = self.logits.weight.split([x.shape[1] for x in seen], 1)
+        return [torch.einsum("kc,bcdhw->bkdhw", weight, x) for weight, x in zip(parts, seen, strict=True)]
 
     def _seen(self, pyramid: list[Tensor]) -> list[Tensor]:
         chosen = [pyramid[level] for level in self.levels]

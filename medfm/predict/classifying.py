@@ -39,8 +39,9 @@ def classify(model: Classifier | Sequence[Classifier], scan: Scan) -> Scores:
 
 
 def explain(model: Classifier, scan: Scan, label: str) -> NDArray[np.float32]:
-    """(D, H, W) on the scan's own grid, 0 to 1: where the model saw `label` (Grad-CAM). Coarse: a level of the pyramid
-    blown up. It shows what moved this model, not where the disease is. Raises ConfigError for an unknown label."""
+    """(D, H, W) on the scan's own grid, 0 to 1: where the model saw `label` (class activation maps, blown up from the
+    cells of the pyramid). It shows what moved this model, not where the disease is. Raises ConfigError for an unknown
+    label."""
     import torch.nn.functional as F
 
     if label not in model.labels:
