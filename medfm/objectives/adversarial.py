@@ -83,5 +83,5 @@ class Perceptual(nn.Module):
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Enlarged twofold, so that the finest level has a cell for each pixel."""
-        flat = F.interpolate((fold(x) / 2).clamp(0, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
+        flat = F.interpolate(fold(x) / 2, scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.eye(flat[:, :, None].expand(-1, 3, -1, -1, -1))
