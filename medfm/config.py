@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from medfm import assets, registry
 from medfm.errors import ConfigError, UnknownName
 
-__all__ = ["build", "check_keys", "load_recipe", "read"]
+__all__ = ["build", "check_keys", "check_values", "load_recipe", "read"]
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -86,6 +86,14 @@ def check_keys(where: str, given: Iterable[str], known: Collection[str]) -> None
     for key in given:
         if key not in known:
             raise ConfigError(_unknown(f"key of {where}", str(key), known))
+
+
+def check_values(where: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """`check_keys`, and each value of the type that its default has; a whole number is a number too."""
+    check_keys(where, given, defaults)
+    for key, value in given.items():
+        if not _fits(value, expected := type(defaults[key])):
+            raise ConfigError(f"{where}.{key}={value!r} is a {type(value).__name__}; expected a {expected.__name__}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -168,6 +176,8 @@ def _apply(node: dict[str, Any], override: str) -> None:
 def _unknown(what: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if len(known) > 30 and close:  # two dozen lines of names hide the one that is meant
+        known = [one for one in known if one.partition("/")[0] == close[0].partition("/")[0]]
     return f"no {what} is called {name!r}; known are {', '.join(sorted(known)) or 'none'}.{hint}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,14 @@ from typing import NamedTuple
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
+
+from medfm.data import toy
+from medfm.data.toy import boxed_pictures, labelled_pictures, labelled_volumes
+
+__all__ = [
+    "SMALL", "Made", "adapter_recipe", "body", "boxed_pictures", "eye_recipe", "glance_recipe", "label_maps",
+    "labelled_pictures", "labelled_volumes",
+]  # fmt: skip
 
 ENCODER = {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}
 
@@ -53,36 +59,11 @@ def adapter_recipe(eye: Path, rows: Path, language: Path, **options: object) -> 
     return {"objective": objective, "data": data, "train": {"epochs": 1, "rate": 1e-3, **options}}
 
 
-def labelled_volumes(folder: Path, *, count: int = 6) -> Path:
-    """A Decathlon data set of bright balls, label 1, each with a brighter core, label 2."""
-    rows = []
-    axes = np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij"))
-    for number in range(count):
-        generator = np.random.default_rng(number)
-        far = np.linalg.norm(axes - generator.uniform(9, 15, 3)[:, None, None, None], axis=0)
-        labels = (far < 6).astype(np.uint8) + (far < 3)
-        values = 100 * labels + generator.normal(0, 10, labels.shape)
-        for kind, data in (("imagesTr", values.astype(np.float32)), ("labelsTr", labels)):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), folder / kind / f"case{number}.nii.gz")
-        rows.append({"image": f"./imagesTr/case{number}.nii.gz", "label": f"./labelsTr/case{number}.nii.gz"})
-    about = {"name": "balls", "labels": {"0": "background", "1": "ball", "2": "core"}, "training": rows}
-    (folder / "dataset.json").write_text(json.dumps(about))
-    return folder
-
-
 def body(folder: Path) -> Path:
-    """A CT in HU, 96 slices of 24 x 24: nested cylinders with texture, each slice a little different."""
+    """`toy.body`, where what reconstruction needs is installed."""
     if not all(map(find_spec, ("deepinv", "sigpy"))):
         pytest.skip("needs medfm[recon]")
-    generator, axes = np.random.default_rng(0), np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 2, indexing="ij"))
-    far = np.linalg.norm(axes * np.array([1.0, 1.2])[:, None, None], axis=0)[..., None] + np.linspace(0, 0.1, 96)
-    values = (far < 0.9) * 1.0 + (far < 0.6) * 0.3 - (far < 0.3) * 0.2
-    values = values * (1 + 0.1 * generator.normal(size=far.shape)) * 1000 - 1000
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "body.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0])), path)
-    return path
+    return toy.body(folder)
 
 
 def label_maps(folder: Path, *, count: int = 2) -> list[str]:
@@ -99,45 +80,6 @@ def label_maps(folder: Path, *, count: int = 2) -> list[str]:
         paths.append(str(folder / f"subject_{number}.nii.gz"))
         nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0])), paths[-1])
     return paths
-
-
-def boxed_pictures(folder: Path, *, count: int = 16) -> Path:
-    """JSON lines of grey pictures with bright squares and bars, boxed; every fourth picture is empty."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for number in range(count):
-        generator = np.random.default_rng(number)
-        pixels, boxes = generator.integers(20, 60, (64, 64), dtype=np.uint8), []
-        for label, (w, h) in (("square", (14, 14)), ("bar", (26, 8))):
-            if number % 4 == 3:
-                continue
-            x = int(generator.integers(0, 64 - w))
-            y = int(generator.integers(0, 32 - h)) + (32 if label == "bar" else 0)
-            pixels[y : y + h, x : x + w] = 200
-            boxes.append({"label": label, "low": [x, y], "high": [x + w, y + h]})
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        lines.append(json.dumps({"image": f"{number}.png", "boxes": boxes}))
-    file = folder / "boxes.jsonl"
-    file.write_text("\n".join(lines) + "\n")
-    return file
-
-
-def labelled_pictures(folder: Path, *, count: int = 24) -> Path:
-    """JSON lines of grey pictures strewn with bright pixels, "salt", some with a bright "square" besides."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for number in range(count):
-        generator = np.random.default_rng(number)
-        label, pixels = ("square", "salt")[number % 2], generator.integers(20, 60, (48, 48), dtype=np.uint8)
-        pixels.ravel()[generator.permutation(48 * 48)[:200]] = 200
-        if label == "square":
-            x, y = generator.integers(0, 36, 2)
-            pixels[y : y + 12, x : x + 12] = 200
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        lines.append(json.dumps({"image": f"{number}.png", "label": label, "patient": f"p{number}"}))
-    file = folder / "labels.jsonl"
-    file.write_text("\n".join(lines) + "\n")
-    return file
 
 
 def _questions(made: Made) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from medfm.cli.app import app
 if TYPE_CHECKING:
     from medfm.data.check import Checked
 
-__all__ = ["Data", "check", "shorter", "show_problems"]
+__all__ = ["Data", "check", "shorter", "show_problems", "toy"]
 
 Data = Annotated[
     str,
@@ -77,3 +78,18 @@ def shorter(places: list[str]) -> str:
     return f"{heads.pop()}{'s' if len(numbers) > 1 else ''} " + ", ".join(
         f"{a}" if a == b else f"{a}-{b}" for a, b in runs
     )
+
+
+@_data.command("toy")
+def toy(folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")]) -> None:
+    """Write small made-up data sets, one for each kind of task, and print what to try on them."""
+    from medfm.cli import show
+    from medfm.data.toy import write_toys
+    from medfm.errors import ConfigError
+
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty; choose another folder")
+    made = write_toys(folder)
+    for name, path in made.items():
+        typer.echo(f"{name}\t{path}")
+    show.note("tasks/README.md says which recipe runs on which")

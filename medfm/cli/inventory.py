@@ -16,7 +16,7 @@ class AdapterCard:
     """One folder of adapters/, in words for a table."""
 
     name: str
-    base: str
+    use: str
     size: str
     licence: str
     figure: str
@@ -43,23 +43,24 @@ def _card(folder: Path) -> AdapterCard:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return AdapterCard(
         name=folder.name,
-        base=_base(about),
+        use=_use(about),
         size=f"{size / 1e6:.1f} MB",
         licence=str(header.get("license", "not said")),
         figure=_figure(folder / "metrics.json"),
     )
 
 
-def _base(about: dict[str, Any]) -> str:
-    """The language model, or what else the folder holds; a folder where somebody trained on a base of their own."""
-    if (kind := about.get("kind", "answers")) == "answers":
-        return Path(about["language"]).name
-    counted = {"segment": "segments {} structures", "detect": "finds {} kinds", "classify": "tells {} classes apart"}
-    if kind in counted:
-        return counted[kind].format(len(about["labels"]))
+def _use(about: dict[str, Any]) -> str:
+    """The command that it is for, and what it knows: the labels where they are few, or the language model."""
+    kind = about.get("kind", "answers")
+    if kind == "answers":  # of a folder where somebody trained on a base of their own, the name only
+        return f"ask: {Path(about['language']).name}"
+    if kind in ("segment", "detect", "classify"):
+        labels = about["labels"]
+        return f"{kind}: {', '.join(labels) if len(labels) < 4 else f'{len(labels)} labels'}"
     if kind == "reconstruct":
-        return f"reconstructs {about['physics']['name'].upper()}"
-    return {"register": "registers", "prompt": "outlines what is marked"}.get(kind, kind)
+        return f"reconstruct: {about['physics']['name'].upper()}"
+    return {"prompt": "segment: what is marked"}.get(kind, kind)
 
 
 def _yaml_header(text: str) -> dict[str, Any]:

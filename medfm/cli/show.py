@@ -132,10 +132,13 @@ def adapters() -> None:
     from medfm.cli.inventory import base_weights_here, own_adapters, shipped_adapters
 
     console = Console(highlight=False)
-    table = Table("name", "base", "size", "licence", "headline figure", title="adapters", title_justify="left")
+    table = Table(title="adapters", title_justify="left")
+    table.add_column("name", no_wrap=True)  # to be typed as it stands
+    for column in ("command: what it knows", "licence", "headline figure"):
+        table.add_column(column, overflow="fold")
     for where, cards in (("", shipped_adapters()), (" (yours)", own_adapters())):
         for card in cards:
-            cells = (card.name + where, card.base, card.size, card.licence, card.figure)
+            cells = (card.name + where, card.use, card.licence, card.figure)
             table.add_row(*(_safe(cell) for cell in cells))
     console.print(table)
     if not table.row_count:

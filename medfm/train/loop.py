@@ -55,10 +55,14 @@ def train(
             whose own `objective.model.adapter` says where to go on from. AdapterMismatch: a start made of other parts.
     """
     options = {**_TRAIN, **recipe.get("train", {})}
-    config.check_keys("train", options, _TRAIN)
+    config.check_values("train", options, _TRAIN)
     for key, value in recipe["data"].items():
         if value == "" or (key == "train" and not value):
-            raise ConfigError(f"the recipe leaves data.{key} open; say where the data lie: data.{key}=PATH")
+            given = ", ".join(f"data.{name}" for name in recipe["data"] if name != key)
+            raise ConfigError(
+                f"the recipe leaves data.{key} open; say where the data lie: data.{key}=PATH "
+                f"(found {given or 'nothing else'})"
+            )
     checkpoint = output / "checkpoint"
     if checkpoint.exists() and not resume:
         raise ConfigError(f"{output} holds an unfinished run; continue it with --resume or choose another folder")

@@ -47,7 +47,7 @@ def test_models_lists_each_with_its_figure() -> None:
 
     cards = {card.name: card for card in shipped_adapters()}
     assert set(cards) == {folder.name for folder in FOLDERS}
-    assert all(card.base and any(c.isdigit() for c in card.figure) for card in cards.values())
+    assert all(card.use and any(c.isdigit() for c in card.figure) for card in cards.values())
 
 
 @pytest.mark.parametrize("folder", ANSWERING, ids=lambda f: f.name)

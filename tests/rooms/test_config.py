@@ -132,3 +132,18 @@ def test_build_refuses_what_the_signature_does_not_say(
 def test_build_knows_a_real_part() -> None:
     encoder = config.build("encoders", {"name": "hybrid", "depth": 1})
     assert len(encoder.strides) == len(encoder.channels)
+
+
+@pytest.mark.parametrize("override", ["train.epochs=abc", "train.half=1", "train.start=3", "train.rate=true"])
+def test_a_training_option_of_another_type_is_told_before_any_data_are_read(override: str, tmp_path: Path) -> None:
+    from medfm.train.loop import train
+
+    recipe = config.load_recipe("segmentation/unet", [override, "data.train=nowhere"])
+    with pytest.raises(ConfigError, match=f"{override.partition('=')[0]}=.* expected a"):
+        train(recipe, output=tmp_path / "run")
+
+
+def test_a_misspelt_recipe_is_answered_with_those_of_its_folder() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'segmentation/unet'") as caught:
+        config.load_recipe("segmentation/unett")
+    assert "segmentation/vnet" in str(caught.value) and "detection/" not in str(caught.value)
