@@ -112,6 +112,19 @@ def evaluate_vqa(
     figures(table(metrics), output, cases="predictions.jsonl")
 
 
+_TRY = {  # by the kind of what was trained
+    "segment": "segment SCAN --task {} --output mask.nii.gz",
+    "prompt": "segment SCAN --task {} --box L,T,R,B --output mask.nii.gz",
+    "detect": "detect SCAN --task {}",
+    "classify": "classify SCAN --task {}",
+    "register": "register MOVING FIXED --method network --model {} --output DIR",
+    "reconstruct": "reconstruct FILE --model {} --output DIR",
+    "translate": "synthesize SCAN --model {} --output other.nii.gz",
+    "sample": "synthesize --model {} --output slices.nii.gz",
+    "answers": 'ask SCAN "..." --adapter {}',
+}
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe of tasks/ by name, or a YAML file.", metavar="RECIPE")],
@@ -135,10 +148,14 @@ def train(
 
         figures(overlap_table(cross_validate(chosen, output=output, folds=folds, resume=resume)), output)
         return
+    from medfm.assets import kind_of
     from medfm.cli.show import note
     from medfm.train.loop import train as run
 
-    note(f"trained: {run(chosen, output=output, resume=resume)}")
+    made = run(chosen, output=output, resume=resume)
+    kind = kind_of(made) if (made / "medfm.json").exists() else ""  # an eye or a second look alone has no command
+    use = "" if kind == "answers" and not (made / "adapter_config.json").exists() else _TRY.get(kind, "")
+    note(f"trained: {made}" + (f"; try it: medfm {use.format(made)}" if use else ""))
 
 
 @app.command()

@@ -65,7 +65,7 @@ def train(
             )
     checkpoint = output / "checkpoint"
     if checkpoint.exists() and not resume:
-        raise ConfigError(f"{output} holds an unfinished run; continue it with --resume or choose another folder")
+        raise ConfigError(f"{output} holds a run already; go on with it by --resume, or choose another folder")
     output.mkdir(parents=True, exist_ok=True)
     set_seed(options["seed"])
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are meant to be stored once

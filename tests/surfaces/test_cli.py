@@ -89,6 +89,21 @@ def test_a_name_nearly_right_is_proposed(medfm: Any, pictures: Path) -> None:
     assert result.code == 2 and "Did you mean 'nodules'?" in result.err
 
 
+def test_toy_data_can_be_read_and_are_not_written_over(medfm: Any, tmp_path: Path) -> None:
+    from medfm.data.boxes import find_boxes
+    from medfm.data.labels import find_labels
+    from medfm.data.volumes import find_pairs
+    from medfm.scan import Scan
+
+    result = medfm("data", "toy", str(tmp_path / "toy"))
+    made = dict(line.split("\t") for line in result.out.splitlines())
+    assert result.code == 0 and set(made) == {"volumes", "boxes", "labels", "body"}
+    assert len(find_pairs(made["volumes"]).pairs) == 12 and find_pairs(made["volumes"]).labels == {1: "ball", 2: "core"}
+    assert len(find_boxes(made["boxes"]).scans) == 60 and len(find_labels(made["labels"]).scans) == 80
+    assert Scan.read(made["body"]).data.shape == (1, 96, 64, 64)
+    assert medfm("data", "toy", str(tmp_path / "toy")).code == 2
+
+
 def test_an_output_that_cannot_be_written_is_told_before_the_work(medfm: Any, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for command in ("segment", "report"):
