@@ -107,3 +107,12 @@ def test_a_strip_of_columns_is_measured_as_in_the_whole_slice(tmp_path: Path) ->
         assert left.abs().max() < 1e-5 * start.abs().max()  # what was not measured is not in the strip's start either
     with pytest.raises(ConfigError, match="whole rows"):
         build("objectives", {**node, "physics": {"name": "mri", "kind": "spokes"}}, data=data, seed=0)
+
+
+@pytest.mark.weights
+def test_likeness_sees_what_lies_below_air() -> None:
+    """Clamped at air, a generator hid the noise of lungs by making them darker than air."""
+    from medfm.objectives.adversarial import Perceptual
+
+    truth = torch.zeros(1, 1, 1, 64, 64)
+    assert Perceptual()(truth - 0.1, truth) > 1e-4
