@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +15,18 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
-__all__ = ["Adapter", "Frame", "Plane", "Series", "app", "chosen_series", "evaluate", "read_scan", "written_to"]
+__all__ = [
+    "Adapter",
+    "Frame",
+    "Plane",
+    "Series",
+    "app",
+    "chosen_series",
+    "dicom_files",
+    "evaluate",
+    "read_scan",
+    "written_to",
+]
 
 _PANELS = {
     "Ask about a scan": ("ask", "report", "chat"),
@@ -83,6 +96,18 @@ def read_scan(file: Path, *, series: str | None, frame: int | None) -> Scan:
     import medfm
 
     return medfm.Scan.read(file, series=chosen_series(series), frame=frame)
+
+
+@contextmanager
+def dicom_files(file: Path, scan: Scan) -> Iterator[list[Path]]:
+    """The DICOM files of the very series that was read, for exports that refer to it; a zip is unpacked meanwhile."""
+    from tempfile import TemporaryDirectory
+
+    from medfm.assistant.intake import sources
+
+    with TemporaryDirectory() as folder:
+        listed = file.parent if file.name.upper() == "DICOMDIR" else file
+        yield sources([listed], Path(folder) / "zip", uid=scan.series_uid or None)
 
 
 def chosen_series(series: str | None) -> int | str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Adapter, Frame, Plane, Series, app, evaluate, read_scan, written_to
+from medfm.cli.app import Adapter, Frame, Plane, Series, app, dicom_files, evaluate, read_scan, written_to
 
 if TYPE_CHECKING:
     from medfm.scan import Scan
@@ -48,6 +48,8 @@ def report(
     from medfm.predict import report as draft
 
     image = read_scan(file, series=series, frame=frame)
+    if any(wanted.name.lower().endswith(".dcm") for wanted in output or []) and not image.series_uid:
+        raise typer.BadParameter(f"a DICOM SR refers to DICOM images; {file.name} is none", param_hint="-o")
     before = _prior(prior)
     show.scan(image)
     with show.waiting("loading the model"):
@@ -58,7 +60,11 @@ def report(
             plane=plane.value if plane else None,
         )  # fmt: skip
     for wanted in output or []:
-        save_report(made, wanted, scan=image, source=[file])
+        if wanted.name.lower().endswith(".dcm"):
+            with dicom_files(file, image) as source:
+                save_report(made, wanted, scan=image, source=source)
+        else:
+            save_report(made, wanted, scan=image)
         show.note(f"written: {wanted}")
     if as_json:
         print(json.dumps(made.to_dict(), ensure_ascii=False))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
+from medfm.cli.app import Frame, Series, app, dicom_files, evaluate, read_scan, written_to
+
+if TYPE_CHECKING:
+    from medfm.scan import Mask, Scan
 
 __all__ = ["evaluate_lesions", "evaluate_segment", "named_labels", "plan", "segment"]
 
@@ -20,7 +23,7 @@ Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirrored scan to
 @app.command()
 def segment(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
-    output: Annotated[Path, written_to("Where the label map is written.", "MASK.nii.gz")],
+    output: Annotated[Path, written_to("NIfTI (.nii.gz), or DICOM SEG of a DICOM series (.dcm).", "MASK")],
     task: Annotated[
         str, typer.Option(help="A model from `medfm models`, or a folder (default: brain, or prompt).", metavar="NAME")
     ] = "",
@@ -53,13 +56,17 @@ def segment(
     from medfm.cli import show
     from medfm.errors import ScanError
 
-    if not output.name.endswith((".nii", ".nii.gz")):  # told before the work is done
-        raise ScanError(f"--output {output.name}: masks are written as NIfTI; end the name in .nii or .nii.gz")
+    if not output.name.endswith((".nii", ".nii.gz", ".dcm")):  # told before the work is done
+        raise ScanError(f"--output {output.name}: masks are NIfTI or DICOM SEG; end the name in .nii, .nii.gz or .dcm")
     import medfm
     from medfm.predict.segmenting import asymmetry, cut_off, volumes
     from medfm.predict.whole_body import WHOLE_BODY, outline_whole_body
 
     scan = read_scan(file, series=series, frame=frame)
+    if output.suffix == ".dcm" and not scan.series_uid:
+        raise ScanError(
+            f"--output {output.name}: a DICOM SEG refers to DICOM images, and {file.name} is none; write NIfTI"
+        )
     show.scan(scan)
     task = task or ("prompt" if box is not None or point else "brain")
     with show.waiting("segmenting"):
@@ -85,7 +92,10 @@ def segment(
             model = medfm.load_segmenter(task)
             show.doubts(model, scan)
             mask = medfm.segment(model, scan, flip=flip)
-    mask.write(output)
+    if output.suffix == ".dcm":
+        _write_seg(mask, output, file, scan, task)
+    else:
+        mask.write(output)
     found = volumes(mask)
     uneven = asymmetry(found)
     missing, cut = [name for name, ml in found.items() if not ml], cut_off(mask)
@@ -213,6 +223,20 @@ def evaluate_lesions(
 
     metrics = run(load_segmenter(model), [str(path) for path in maps], output=output, images=images, seed=seed)
     show.figures(lesion_table(metrics), output)
+
+
+def _write_seg(mask: Mask, output: Path, file: Path, scan: Scan, task: str) -> None:
+    from importlib.metadata import version
+
+    from medfm.export.masks import mask_seg
+
+    with dicom_files(file, scan) as source:
+        made = mask_seg(
+            mask, source, watermark=f"Draft by medfm, model {task}; not for diagnosis.", adapter=Path(task).name,
+            version=version("medfm"),
+        )  # fmt: skip
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(made)
 
 
 def _numbers(word: str, *counts: int) -> list[float]:

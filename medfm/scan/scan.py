@@ -154,6 +154,11 @@ class Scan:
         digest.update(np.ascontiguousarray(self.data).data.cast("B"))
         return digest.hexdigest()
 
+    @property
+    def series_uid(self) -> str:
+        """DICOM's SeriesInstanceUID, "" where there is none: exports refer to the series that was read."""
+        return str(self._identity.get("SeriesInstanceUID", ""))
+
     def write(self, path: str | PathLike[str]) -> None:
         """Write pixels and affine as NIfTI (.nii or .nii.gz), without patient identity. Raises ScanError."""
         from medfm.scan.volumes import write_nifti

@@ -173,3 +173,24 @@ def test_a_box_is_drawn_where_it_was_found(plane: str) -> None:
     low, high = corners_of(scan, (1, 2, 3), (2, 4, 6), plane=plane)
     shares = np.array(rectangle_of(scan, low, high, plane=plane)) * [shape[1], shape[0], shape[1], shape[0]]
     assert shares == pytest.approx([3, 2, 6, 4])
+
+
+def test_exports_of_one_series_of_a_zip_refer_to_that_series(tmp_path: Path) -> None:
+    """Of several series the one with most images was taken, whichever had been read."""
+    import pydicom
+
+    from medfm.cli.app import dicom_files
+    from medfm.cli.segmenting import _write_seg
+
+    series(tmp_path / "study" / "a", phantom(), ras_affine(), uid="1.2.3.1")
+    series(tmp_path / "study" / "b", phantom()[:3], ras_affine(), uid="1.2.3.2")
+    archive = Path(shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "study"))
+    scan = Scan.read(archive, series="1.2.3.2")
+    with dicom_files(archive, scan) as files:
+        save_report(ct_report(scan), tmp_path / "sr.dcm", scan=scan, source=files)
+        assert len(files) == 3
+    _write_seg(Mask(np.ones(scan.data.shape[1:], np.uint8), scan.affine, {1: "liver"}), tmp_path / "seg.dcm",
+               archive, scan, "brain")  # fmt: skip
+    evidence = pydicom.dcmread(tmp_path / "sr.dcm").CurrentRequestedProcedureEvidenceSequence
+    assert [s.SeriesInstanceUID for study in evidence for s in study.ReferencedSeriesSequence] == ["1.2.3.2"]
+    assert [s.SeriesInstanceUID for s in pydicom.dcmread(tmp_path / "seg.dcm").ReferencedSeriesSequence] == ["1.2.3.2"]
