@@ -14,6 +14,7 @@ from medfm.errors import ConfigError
 from medfm.grid import GridPrepare
 from medfm.heads.register import FlowHead
 from medfm.losses import FlowLoss
+from medfm.nn.half import halved
 from medfm.nn.warp import warp
 from medfm.segmenter import Segmenter
 from medfm.stored import Stored, load_stored
@@ -48,6 +49,7 @@ class Registrar(Stored):
     """
 
     kind, file = "register", "register.safetensors"
+    given = ("guide.",)
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], prepare: dict[str, Any], start: Start = "centre",
@@ -120,7 +122,7 @@ class Registrar(Stored):
         pads = self._margin(size)
         a, b = (F.pad(x, pads, mode="replicate") for x in (moving, fixed))
         full = (a.shape[2], a.shape[3], a.shape[4])
-        with torch.inference_mode():
+        with torch.inference_mode(), halved(a.device.type):
             a, b = self.look(torch.cat([a, b]), spacing.repeat(2, 1)).chunk(2)  # one look at two scans is the faster
             flow = self(a, b)
         if optimise:
@@ -144,11 +146,13 @@ class Registrar(Stored):
         return flow.detach()
 
     def _margin(self, sizes: tuple[int, int, int]) -> list[int]:
-        """To whole strides, and two voxels at the coarsest level: normalisation needs more than one."""
+        """To whole voxels of what the network reads, and two at the coarsest level: normalisation needs more than one.
+
+        No further: every voxel costs, and normalisation would see the margin."""
         pads: list[int] = []
         for size, step in zip(sizes[::-1], self.encoder.strides[-1][::-1], strict=True):
             stride = step * self.shrink
-            wanted = max(-(-size // stride), 2 if stride > 1 else 1) * stride
+            wanted = max(-(-size // self.shrink) * self.shrink, 2 * stride if stride > 1 else 1)
             pads += [0, wanted - size]
         return pads
 

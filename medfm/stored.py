@@ -18,11 +18,13 @@ __all__ = ["Stored", "load_stored", "shipped", "start_from"]
 class Stored(nn.Module):
     """A task's network. settings: the arguments it was built with, as JSON; name: of its folder, once loaded.
 
-    Parts that come with another adapter name their tensors in a method `kept`; those are not stored again.
+    Parts that come with another adapter name their tensors in a method `kept`; those are not stored again. given:
+    what the names of those tensors begin with that a recipe gives and training leaves as they are.
     """
 
     kind: ClassVar[str]
     file: ClassVar[str]
+    given: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,20 +88,20 @@ def start_from(model: Stored, name: str | Path) -> list[str]:
     """Give `model` the weights of a stored one of its kind, to train on from there; `about` then says so.
 
     Tensors whose shape differs, as those of the last layer do where the classes are others, stay as they were; their
-    names are returned.
+    names are returned. So do those that the recipe gave (`Stored.given`), which may be better now.
 
     Raises:
         UnknownName: no such folder, or it holds a model of another kind. AdapterMismatch: it is made of other parts.
     """
     other = load_stored(type(model), name)
-    own, given = model.state_dict(), other.state_dict()
-    if wrong := sorted(own.keys() ^ given.keys()):
+    own, found = ({n: t for n, t in m.state_dict().items() if not n.startswith(model.given)} for m in (model, other))
+    if wrong := sorted(own.keys() ^ found.keys()):
         raise AdapterMismatch(
             f"{other.name} is made of other parts than this recipe, for example {wrong[:3]}; start from a model that "
             "was trained by this recipe, or give the recipe that model's encoder and head"
         )
-    differing = [n for n, t in own.items() if t.shape != given[n].shape]
-    model.load_state_dict({n: own[n] if n in differing else given[n] for n in own})
+    differing = [n for n, t in own.items() if t.shape != found[n].shape]
+    model.load_state_dict({n: t for n, t in found.items() if n not in differing}, strict=False)
     model.about["start"] = other.name
     return differing
 

@@ -120,7 +120,8 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "registration": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[32, 32, 32]",
         "objective.model.encoder.channels=[4, 8, 8, 8]", "objective.model.encoder.strides=[1, 2, 2, 2]",
-        "objective.model.encoder.convs=1", "objective.model.encoder.inputs=2", "objective.checked=2", "train.budget=0",
+        "objective.model.encoder.convs=1", "objective.model.encoder.inputs=2", "objective.model.guide=null",
+        "objective.checked=2", "train.budget=0",
     ],
     "reconstruction": lambda made: [
         f"data={{train: ['{body(made.folder)}'], hold: [0.3, 0.7], gap: 1, size: 40, every: 12}}",

@@ -44,7 +44,11 @@ class _Client(NumPyClient):
         return list(self.site.start())
 
     def fit(self, parameters: list[np.ndarray], config: Settings) -> tuple[list[np.ndarray], int, Settings]:
-        weights, cases, told = self.site.fit(parameters, number=config["number"], rounds=config["rounds"])
+        number, rounds = config["number"], config["rounds"]
+        if number > rounds:
+            weights, cases, told = self.site.settle(parameters)
+        else:
+            weights, cases, told = self.site.fit(parameters, number=number, rounds=rounds)
         largest = max(float(np.abs(w).max()) for w in weights) * cases / MOST_CASES
         if largest > CLIP or cases > MOST_CASES:
             raise ConfigError(
@@ -54,7 +58,7 @@ class _Client(NumPyClient):
         return list(weights), cases, told
 
     def evaluate(self, parameters: list[np.ndarray], config: Settings) -> tuple[float, int, Settings]:
-        score, cases = self.site.finish(parameters)
+        score, cases = self.site.finish(parameters, settled=config["settled"])
         return 1 - score, cases, {"score": score}
 
 
@@ -68,13 +72,13 @@ def client_app(find: Callable[[Context], tuple[dict[str, Any], Path]]) -> Client
     return ClientApp(client_fn=site, mods=[secaggplus_mod])
 
 
-def server_app(settle: Callable[[Context], tuple[int, int, Path]]) -> ServerApp:
-    """settle: rounds, sites and the folder for the server's log, of a context."""
+def server_app(agree: Callable[[Context], tuple[int, int, Path]]) -> ServerApp:
+    """agree: rounds, sites and the folder for the server's log, of a context."""
     app = ServerApp()
 
     @app.main()
     def _main(grid: Grid, context: Context) -> None:
-        rounds, sites, output = settle(context)
+        rounds, sites, output = agree(context)
         if sites < 3:
             raise ConfigError(
                 f"found {sites} sites; expected 3 or more: of two, each could subtract itself from the sum"
@@ -97,14 +101,17 @@ def server_app(settle: Callable[[Context], tuple[int, int, Path]]) -> ServerApp:
         strategy = FedAvg(
             min_fit_clients=sites, min_evaluate_clients=sites, min_available_clients=sites, accept_failures=True,
             on_fit_config_fn=lambda number: {"number": number, "rounds": rounds},
-            fit_metrics_aggregation_fn=lambda replies: write("training", replies),
+            on_evaluate_config_fn=lambda number: {"settled": number > rounds},
+            fit_metrics_aggregation_fn=lambda replies: write(
+                "training" if "loss" in replies[0][1] else "settling", replies
+            ),
             evaluate_metrics_aggregation_fn=lambda replies: write("averaging", replies),
         )  # fmt: skip
         secure = SecAggPlusWorkflow(
             num_shares=1.0, reconstruction_threshold=0.6, max_weight=MOST_CASES, clipping_range=CLIP,
             quantization_range=STEPS,
         )  # fmt: skip
-        legacy = LegacyContext(context=context, config=ServerConfig(num_rounds=rounds), strategy=strategy)
+        legacy = LegacyContext(context=context, config=ServerConfig(num_rounds=rounds + 1), strategy=strategy)
         DefaultWorkflow(fit_workflow=secure)(grid, legacy)
 
     return app

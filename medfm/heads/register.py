@@ -42,7 +42,7 @@ class FlowHead(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """pyramid: levels (B, C, d, h, w) -> flow (B, 3, d, h, w) in voxels of its own grid, along D, H, W."""
-        flow: Tensor = self.decoder(pyramid[self.level :])[0]
+        flow = self.decoder(pyramid[self.level :])[0].float()  # half precision is too coarse for places
         if flow.shape[2] == 1:  # a picture moves in its plane only
             flow = flow * flow.new_tensor([0, 1, 1]).view(1, 3, 1, 1, 1)
         return flow

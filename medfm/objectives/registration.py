@@ -58,7 +58,7 @@ class Registration(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.side, self.held, names = both_sides(data, GridPrepare.from_dict(prepare), seed=seed)
-        guide = load_segmenter(model["guide"]) if "guide" in model else None
+        guide = load_segmenter(model["guide"]) if model.get("guide") else None
         settings = {**model, "guide": guide.settings} if guide else model
         self.network = Registrar(**settings, prepare=prepare, about=_about(data, self.side, self.held, names))
         if self.network.guide is not None and guide is not None:
@@ -77,10 +77,7 @@ class Registration(nn.Module):
         self.batches = Batches([0] * len(self.side.pairs or self.side.cases), batch, seed=seed)
 
     def _looked(self, case: VolumeCase) -> Tensor:
-        pads = [n for size in case.x.shape[:0:-1] for n in (0, -size % 16)]
-        d, h, w = case.labels.shape
-        looked = self.network.look(F.pad(case.x[None].float(), pads, mode="replicate"), case.spacing[None])
-        return looked[0, :, :d, :h, :w]
+        return self.network.look(case.x[None].float(), case.spacing[None])[0]
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """moving, fixed (B, C, *patch), and their labels (B, *patch) class numbers."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medfm import config
 from medfm.errors import AdapterMismatch, ConfigError
@@ -29,6 +30,10 @@ class Site:
 
     What leaves it are the floating-point tensors of the network, how many cases it has, a loss and a score. Who adds
     them up, and how they are hidden from that one, is the transport's concern (apps/federated, on Flower).
+
+    The mean of networks is another network than any of them, and the mean of their batch norms' statistics is not what
+    it sees: after a first round it may find nothing at all. So the last round of averaging is of statistics that every
+    site takes of the finished weights (`settle`), as stochastic weight averaging does (Izmailov et al., UAI 2018).
 
     Args:
         recipe: of segmentation, detection or classification, as for `medfm.train`; its `data` is this site's,
@@ -67,10 +72,26 @@ class Site:
         told = {**figures, "network": signature}
         return _weights(objective.network), len(objective.cases), told
 
-    def finish(self, weights: Weights) -> tuple[float, int]:
-        """Leave the model of all sites in `output`; its score on held-out cases of this one, and how many it has."""
+    def settle(self, weights: Weights) -> tuple[Weights, int, dict[str, Any]]:
+        """After the last round: the same weights with batch norm's statistics of this site's cases, as `fit` returns.
+
+        Raises AdapterMismatch as `fit` does.
+        """
         objective = self._objective()
         _load(objective.network, weights)
+        _settle(objective)
+        return _weights(objective.network), len(objective.cases), {"network": _signature(objective.network)}
+
+    def finish(self, weights: Weights, *, settled: bool = True) -> tuple[float, int]:
+        """Leave the model of all sites in `output`; its score on held-out cases of this one, and how many it has.
+
+        settled: the statistics of batch norm are those of all sites, see `settle`; else, between the rounds, it gets
+        this site's.
+        """
+        objective = self._objective()
+        _load(objective.network, weights)
+        if not settled:
+            _settle(objective)
         objective.eval()
         score = float(objective.evaluate()["score"])
         objective.save(self.output)
@@ -90,6 +111,28 @@ class Site:
         if options.get("start"):
             start_from(objective.network, options["start"])
         return objective
+
+
+@torch.no_grad()
+def _settle(objective: Any) -> None:
+    """Batch norm's means and variances anew, over a pass of the site's cases; those that come with a shared encoder
+    stay."""
+    sent = _sent(objective.network)
+    norms = [
+        (module, module.momentum)
+        for name, module in objective.network.named_modules()
+        if isinstance(module, _BatchNorm) and f"{name}.running_mean" in sent
+    ]
+    objective.eval()  # but for these
+    for module, _ in norms:
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean of all batches
+        module.train()
+    for indices in objective.batches if norms else ():
+        objective(objective.collate(indices))
+    for module, momentum in norms:
+        module.momentum = momentum
+        module.eval()
 
 
 def _sent(network: Stored) -> dict[str, Tensor]:

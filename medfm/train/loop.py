@@ -19,6 +19,7 @@ from accelerate.utils import set_seed
 from medfm import config
 from medfm.data.batches import loader as batch_loader
 from medfm.errors import ConfigError
+from medfm.nn.half import halved
 from medfm.stored import Stored, start_from
 from medfm.train.shards import Sharded
 
@@ -160,8 +161,7 @@ class _Run:
 
     def halved(self) -> torch.autocast:
         """bfloat16 where it is asked for and fast; accelerate's own has one precision for all runs of a process."""
-        half = self.options["half"] and _computes_half()
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
+        return halved(self.accelerator.device.type, wanted=self.options["half"])
 
     def minutes(self) -> float:
         """Since the last checkpoint."""
@@ -214,14 +214,6 @@ def _start(objective: Any, name: str, *, told: bool) -> None:
         raise ConfigError("train.start: for heads of a task; here objective.model.adapter or .vision says the start")
     if (other := start_from(network, name)) and told:
         Console(stderr=True).print(f"train.start: begun anew, for their shape is another: {', '.join(other)}")
-
-
-def _computes_half() -> bool:
-    """Whether bfloat16 is faster here than float32: CPUs without instructions for it take several times as long."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _shards(objective: Any, options: dict[str, Any], accelerator: Accelerator) -> Sharded:

@@ -15,11 +15,13 @@ from medfm.errors import ConfigError, DataError
 from medfm.evaluate.register import evaluate_register, read_alignments
 from medfm.grid import Grid
 from medfm.iterative import iterate, starting
+from medfm.nn import half
 from medfm.predict import likeness
 from medfm.predict.matching import match
 from medfm.registrar import Registrar
 from medfm.scan import Alignment, Mask, Scan
 from medfm.segmenter import Segmenter
+from medfm.stored import start_from
 
 
 @pytest.mark.parametrize(("method", "invert"), [("rigid", False), ("rigid", True), ("affine", False)])
@@ -124,8 +126,11 @@ def test_further_rounds_keep_the_field_symmetric_and_on_the_scans_own_grid():
     model.rounds = 1
     assert not torch.allclose(model(a, b), there, atol=1e-2)  # the second look saw something else
     a, b = torch.randn(2, 1, 1, 15, 22, 17)
+    sizes = []
+    model.encoder.register_forward_hook(lambda module, given, _: sizes.append(given[0].shape[2:]))
     u = model.displacement(a, b, spacing=torch.ones(1, 3))
     assert u.shape == (1, 3, 15, 22, 17)
+    assert set(sizes) == {(8, 11, 9)}  # no margin to whole strides
     moved = model.head.displacement(torch.full((1, 3, 8, 8, 8), 0.1), (16, 16, 16), finer=model.shrink)
     assert torch.allclose(moved, torch.tensor(0.2))  # in voxels of half the size
     with pytest.raises(ConfigError, match="symmetric"):
@@ -151,6 +156,34 @@ def test_a_guide_is_read_beside_the_pictures_and_saved_with_the_network(tmp_path
     assert np.abs(optimised.points(x) - ways[0]).max() > 0.01
     with pytest.raises(ConfigError, match="the guide reads scans as"):
         Registrar(encoder=encoder, guide={**guide, "prepare": {"intensity": "range"}}, **arguments)
+
+
+def test_places_keep_their_precision_where_the_machine_computes_in_half(monkeypatch):
+    model = small(start="header")
+    torch.nn.init.normal_(model.head.decoder.logits[0].weight, std=0.2)
+    a, b = torch.randn(2, 1, 1, 16, 24, 16)
+    ways, kinds = [], set()
+    model.encoder.stages[0].register_forward_hook(lambda module, _, y: kinds.add(y.dtype))
+    for able in (False, True):
+        monkeypatch.setattr(half, "_computes_half", lambda able=able: able)
+        ways.append(model.displacement(a, b, spacing=torch.ones(1, 3)))
+    assert kinds == {torch.float32, torch.bfloat16}
+    assert all(way.dtype == torch.float32 for way in ways)
+    assert 0 < (ways[0] - ways[1]).abs().max() < 0.1 * ways[0].abs().max()
+
+
+def test_a_start_leaves_the_guide_that_the_recipe_gave(tmp_path):
+    torch.manual_seed(0)
+    seen = {"encoder": {"name": "conv", "channels": [4, 8]}, "head": {}, "prepare": {"intensity": "zscore"}}
+    guides = [{**seen, "labels": ["a"], "patch": [16] * 3, "head": {"convs": n}} for n in (1, 2)]
+    encoder = {"name": "conv", "inputs": 4, "channels": [4, 8, 8], "convs": 1}
+    old, new = (Registrar(encoder=encoder, head={"level": 1}, prepare=seen["prepare"], guide=g) for g in guides)
+    old.save(tmp_path)
+    own = {name: tensor.clone() for name, tensor in new.guide.state_dict().items()}
+    assert start_from(new, tmp_path) == []
+    assert all(torch.equal(own[name], tensor) for name, tensor in new.guide.state_dict().items())
+    for (name, a), b in zip(new.encoder.named_parameters(), old.encoder.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)  # half precision
 
 
 def test_networks_are_used_where_they_fit():

@@ -24,12 +24,12 @@ from medfm.evaluate.segment import compare_masks, evaluate_segment
 from medfm.image.patches import random_bend, random_map, sample_patch
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.metrics import label_dice
+from medfm.nn import half
 from medfm.nn.stages import convolution
 from medfm.nn.tiles import label_tiles, starts
 from medfm.predict.segmenting import asymmetry
 from medfm.scan import Scan
 from medfm.segmenter import Segmenter, grow, keep_largest, load_segmenter, places
-from medfm.train import loop
 from medfm.train.loop import train
 
 
@@ -95,9 +95,9 @@ def test_gradients_in_half_precision_are_those_of_full_where_an_axis_is_shorter_
         x, gradients = torch.randn(2, 24, side, side + 1, side), []
         rest = [torch.full((200_000,), torch.nan) for _ in range(3)]
         del rest
-        for half in (True, False):
+        for wanted in (True, False):
             layer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
                 layer(x).float().square().mean().backward()
             gradients.append(layer.weight.grad.clone())
         torch.testing.assert_close(*gradients, rtol=0.05, atol=0.02 * float(gradients[1].abs().max()))
@@ -115,7 +115,7 @@ def test_half_precision_is_in_the_products_and_not_in_the_weights(
         kept.append(objective)
 
     kept: list[Any] = []
-    monkeypatch.setattr(loop, "_computes_half", lambda: True)
+    monkeypatch.setattr(half, "_computes_half", lambda: True)
     made = Made(Path(), Path(), Path(), tmp_path / "made")
     small = [*SMALL["supervised"](made), "train.half=true", "train.epochs=1"]
     train(load_recipe("segmentation/unet", small), output=tmp_path / "run", before=watch)
