@@ -196,7 +196,9 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
         session.talk.log("open", outcome="refused")
     if refused is not None:
         series = gr.update(choices=choices, value=None, visible=True) if choices else gr.update()
-        return {"facts": [], "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
+        before = session.talk.current
+        still = [] if before is None else [f"still open: {about_scan(before)}"]
+        return {"facts": still, "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
     if not prior:
         session.begin()
         session.opened()

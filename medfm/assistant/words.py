@@ -45,7 +45,7 @@ def evidence(answer: Answer) -> list[str]:
             lines += [f"{label['name']}: {label['ml']:.1f} ml" for label in values["labels"].values()]
             continue
         low, high = (", ".join(f"{v:.0f}" for v in values[corner]) for corner in ("low", "high"))
-        line = f"{values['label']}: ({low}) to ({high}) {'mm' if len(values['low']) == 3 else 'px'}"
+        line = f"{values['label']}: ({low}) to ({high}) {'RAS mm' if len(values['low']) == 3 else 'px'}"
         line += "" if values["slice"] is None else f", slice {values['slice'] + 1}"
         lines.append(line + ("" if values["score"] is None else f", score {values['score']:.2f}"))
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ __all__ = ["FORMATS", "save_report"]
 FORMATS = (".md", ".pdf", ".fhir.json", ".json", ".dcm")  # the longer ending first: .fhir.json ends in .json, too
 
 
-def save_report(report: Report, path: Path, *, scan: Scan | None = None, source: Sequence[Path] = ()) -> None:
+def save_report(
+    report: Report, path: str | PathLike[str], *, scan: Scan | None = None, source: Sequence[Path] = ()
+) -> None:
     """Write `report` as Markdown, PDF, FHIR bundle, plain JSON or DICOM SR, by the ending of `path`.
 
     scan: for the key images of a PDF; without it there are none. source: the DICOM files it was read from, which a
@@ -27,6 +30,7 @@ def save_report(report: Report, path: Path, *, scan: Scan | None = None, source:
     Raises:
         MedfmError: an unknown ending. ScanError: `.dcm` without readable DICOM files as `source`.
     """
+    path = Path(path)
     ending = next((e for e in FORMATS if path.name.lower().endswith(e)), None)
     if ending is None:
         raise MedfmError(f"{path.name}: a report is written as {', '.join(FORMATS)}; choose one of these endings.")

@@ -53,7 +53,7 @@ def test_markdown_is_no_markup(tmp_path: Path) -> None:
     text = markdown(report)
     assert "\\<img src=x\\>" in text and "\\[a\\](b)" in text and "\\_c\\_ \\# d" in text
     assert text.count(WARNING) == 2
-    save_report(report, tmp_path / "r.md")
+    save_report(report, str(tmp_path / "r.md"))
     assert (tmp_path / "r.md").read_text() == text
 
 

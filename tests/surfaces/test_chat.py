@@ -334,7 +334,8 @@ def test_a_refused_upload_leaves_the_files_of_the_open_scan(chat: Any, volume: P
     tab = Tab(chat.address)
     tab.open(volume)
     session = session_of(chat)
-    tab.open(pictures / "broken.png")
+    facts = tab.open(pictures / "broken.png")[0]
+    assert "broken.png" in facts["error"] and "still open" in facts["facts"][0]
     assert Path(session.origin[0][0]).is_file(), "exports refer to it"
     tab.open(pictures / "bright.png")
     assert [path.name for path in session.folder.rglob("*.*") if path.parent != session.folder] == ["bright.png"]
