@@ -45,4 +45,5 @@ def _by_trained_models(scan: Scan) -> list[str]:
     from medfm.assistant.task_models import names_for
 
     found = [f"Find all {name}" for name in names_for("detect", scan)]
-    return [*(["Classify this picture"] if names_for("classify", scan) else []), *found[:2]]
+    told = ", ".join(names_for("classify", scan))  # what for: MR and films are grey pictures alike
+    return [*([f"Classify this picture: {told}"] if told else []), *found[:2]]

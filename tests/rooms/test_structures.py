@@ -153,9 +153,9 @@ def test_suggestions_fit_the_scan_and_the_models_that_are_there(monkeypatch: pyt
     talk = Conversation("test")
     colours = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     talk.open(Scan.from_array(colours, modality="PHOTO"))
-    assert suggestions(talk)[1:3] == ["Classify this picture", "Find all cells"]
+    assert suggestions(talk)[1:3] == ["Classify this picture: skin", "Find all cells"]
     talk.open(Scan.from_array(colours[..., 0], modality="CR", body_part="chest"))
-    assert "Find all organs" in suggestions(talk) and "Classify this picture" not in suggestions(talk)
+    assert "Find all organs" in suggestions(talk) and "Classify" not in " ".join(suggestions(talk))
     talk.open(balls())
     assert not any("Find all" in text for text in suggestions(talk))
 
