@@ -142,6 +142,14 @@ class Grid:
         x = (x - self.low) / (self.high - self.low)
         return x.clamp_(0, 1) if kind.bounded else x
 
+    def averaged(self, mm: float) -> tuple[Tensor, list[float]]:
+        """`numbers` (channels, d, h, w) on voxels of about `mm` where those are larger than its own, and their mm."""
+        import torch.nn.functional as F
+
+        d, h, w = (min(n, max(1, round(n * s / mm))) for n, s in zip(self.shape, self.spacing, strict=True))
+        steps = [s * n / new for n, s, new in zip(self.shape, self.spacing, (d, h, w), strict=True)]
+        return F.adaptive_avg_pool3d(self.numbers(), (d, h, w)), steps
+
 
 def placed(scan: Scan, grid: Grid) -> Scan:
     """What was made of `scan` as a scan of its own: the outer edges of both lie on each other."""

@@ -54,6 +54,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "foreign": "medfm.objectives.foreign:TunesForeign",
         "supervised": "medfm.objectives.supervised:Supervised",
         "painted": "medfm.objectives.painted:Painted",
+        "planted": "medfm.objectives.planted:Planted",
         "registration": "medfm.objectives.registration:Registration",
         "reconstruction": "medfm.objectives.reconstruction:Reconstruction",
         "detection": "medfm.objectives.detection:Detection",

@@ -15,7 +15,7 @@ from torch import Tensor
 from medfm import assets, config
 from medfm.errors import AdapterMismatch, ConfigError, ScanError
 from medfm.grid import Grid, GridPrepare, mirrors
-from medfm.nn.atlas import Atlas
+from medfm.nn.atlas import Atlas, Fit
 from medfm.nn.tiles import Part, label_tiles
 from medfm.stored import Stored, load_stored
 
@@ -41,8 +41,6 @@ class Segmenter(Stored):
             groups of labels that look alike, and `sees`, the mm at which the network looks; `prepare` has the mm of the
             result. A scan is then read whole.
         largest: labels of which only the largest connected part is kept, as validation chose (nnU-Net).
-        score: how sure a part of what was found makes one, as weights of (logit of its highest probability, log of its
-            ml, 1) fitted on scans of people in training (Platt 1999); none: the probability itself.
         members: folders beside `medfm.json` that hold further segmenters of the same labels and preparation: the
             probabilities are the mean over this one and them.
         about: what the model is and was trained on, for people; kept as it is.
@@ -53,19 +51,18 @@ class Segmenter(Stored):
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
         patch: list[int], flips: str = "", places: bool = False,
-        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), score: Sequence[float] = (),
-        members: Sequence[str] = (),
+        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), members: Sequence[str] = (),
         about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
             **({"places": True} if places else {}), **({"atlas": atlas} if atlas else {}),
-            **({"largest": list(largest)} if largest else {}), **({"score": list(score)} if score else {}),
+            **({"largest": list(largest)} if largest else {}),
             **({"members": list(members)} if members else {}), "about": about or {},
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
-        self.places, self.largest, self.score = places, list(largest), list(score) or [1.0, 0.0, 0.0]
+        self.places, self.largest = places, list(largest)
         if atlas:
             self.register_buffer(
                 "chances", torch.zeros(len(labels) + atlas["around"], *atlas["shape"], dtype=torch.uint8)
@@ -100,7 +97,8 @@ class Segmenter(Stored):
             return total
 
         if "atlas" in self.settings:
-            found = self._fitted(grid)
+            atlas, fit = self.fitted(grid)
+            found = atlas.label(grid.numbers()[0], grid.spacing, fit)
         else:
             found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
         return keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
@@ -117,7 +115,9 @@ class Segmenter(Stored):
             s < n * about["spacing"] / 2 for s, n in zip(sides, about["shape"], strict=True)
         )
 
-    def _fitted(self, grid: Grid) -> NDArray[np.uint8]:
+    @torch.no_grad()
+    def fitted(self, grid: Grid) -> tuple[Atlas, Fit]:
+        """The model's atlas and how it was fitted to a scan. Raises ScanError: the scan holds less than half of it."""
         about = self.settings["atlas"]
         sides = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
         if self.too_small(sides):
@@ -128,23 +128,19 @@ class Segmenter(Stored):
                 f"{self.name or 'the model'} fits an atlas of {whole} mm and needs half of it on every axis at least; "
                 f"this scan is {have} mm. `medfm models` lists other models for --task; --box outlines what you mark"
             )
-        image = grid.numbers()
-
-        def seen(mm: float) -> tuple[Tensor, list[float]]:
-            d, h, w = (min(n, max(1, round(n * s / mm))) for n, s in zip(grid.shape, grid.spacing, strict=True))
-            size = (d, h, w)
-            steps = [s * n / new for n, s, new in zip(grid.shape, grid.spacing, size, strict=True)]
-            return F.adaptive_avg_pool3d(image[None], size), steps
-
-        x, steps = seen(about["sees"])
+        x, steps = grid.averaged(about["sees"])
         if self.places:
-            x = torch.cat([x, places(x.shape[2:], steps)[None]], 1)
-        expected = self(x, torch.tensor(steps)[None])[0].softmax(1)[0]
+            x = torch.cat([x, places(x.shape[1:], steps)])
+        expected = self(x[None], torch.tensor(steps)[None])[0].softmax(1)[0]
+        atlas = self.atlas()
+        middle, near = grid.averaged(about["spacing"])
+        return atlas, atlas.fit(middle[0], near, atlas.starts(expected, steps))
+
+    def atlas(self) -> Atlas:
+        """The atlas that is fitted to scans, for a model that has one."""
+        about = self.settings["atlas"]
         tissues = _numbers(self.labels, about["tissues"])
-        atlas = Atlas(self.get_buffer("chances"), self.get_buffer("centres"), tissues, spacing=about["spacing"])
-        middle, near = seen(about["spacing"])
-        fit = atlas.fit(middle[0, 0], near, atlas.starts(expected, steps))
-        return atlas.label(image[0], grid.spacing, fit)
+        return Atlas(self.get_buffer("chances"), self.get_buffer("centres"), tissues, spacing=about["spacing"])
 
     def _probabilities(self, grid: Grid, part: Part, flip: bool) -> Tensor:
         """(1 + K, d, h, w) of a part of `grid`, of this network alone."""

@@ -117,6 +117,11 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
         "objective.model.encoder.channels=[8, 8, 16, 16]", "objective.model.encoder.convs=1",
         "objective.model.head.convs=1", "objective.model.head.deep=1",
     ],
+    "planted": lambda made: [
+        "data={{train: ['{}'], validate: ['{}']}}".format(*label_maps(made.folder / "heads")), "train.budget=0",
+        "objective.model.spacing=8.0", "objective.samples=2", "objective.looks=2",
+        "objective.model.encoder.channels=[8, 8, 16]",
+    ],
     "registration": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[32, 32, 32]",
         "objective.model.encoder.channels=[4, 8, 8, 8]", "objective.model.encoder.strides=[1, 2, 2, 2]",

@@ -219,9 +219,9 @@ def evaluate_lesions(
     from medfm.cli import show
     from medfm.evaluate.lesions import evaluate_lesions as run
     from medfm.evaluate.lesions import lesion_table
-    from medfm.segmenter import load_segmenter
+    from medfm.finder import load_finder
 
-    metrics = run(load_segmenter(model), [str(path) for path in maps], output=output, images=images, seed=seed)
+    metrics = run(load_finder(model), [str(path) for path in maps], output=output, images=images, seed=seed)
     show.figures(lesion_table(metrics), output)
 
 

@@ -116,15 +116,12 @@ class Head:
 
     def sample(
         self, shape: Sequence[int], *, spacing: float, generator: torch.Generator,
-        shift: float | Sequence[float] = 8.0, lesion: float = 0.0, most: int = 4, common: float = 0.0,
-        distract: float = 0.0,
+        shift: float | Sequence[float] = 8.0, common: float = 0.0,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One training pair on a window around the brain: image (D, H, W) in [0, 1], mask values (D, H, W) uint8.
 
         The person is mirrored half of the time, with left and right labels exchanged, which doubles the people.
-        shift: mm that the window may lie off the brain's middle, for all axes or each. lesion: share of the pairs that
-        get one to `most` planted, of 5 to 40 mm, few in most of them. common: see `random_contrast`. distract: chance
-        of each of several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
+        shift: mm that the window may lie off the brain's middle, for all axes or each. common: see `random_contrast`.
         """
         size = (spacing,) * 3
         points = synthesis.random_points(shape, spacing=size, generator=generator, shift=shift)
@@ -141,19 +138,8 @@ class Head:
             if torch.rand((), generator=generator) < 0.5:
                 kept = kept & (targets != 24)
             means[:-1], deviations[:-1] = means[:-1] * kept, deviations[:-1] * kept
-        mask, planted = targets[labels.long()], None
-        if distract and torch.rand((), generator=generator) < distract:
-            wanted = lesions.widened(mask, spacing=size, generator=generator)
-            labels, mask = self.wider(labels, mask, wanted), wanted
-        if torch.rand((), generator=generator) < lesion:
-            count = 1 + int(most * torch.rand((), generator=generator).item() ** 2)
-            planted, sides = lesions.plant(mask, count, lesions.VOLUMES, size, generator)
-        image, _ = self.paint(
-            labels, mask, means, deviations, planted=planted, spacing=size, distract=distract, generator=generator
-        )
-        if planted is not None:
-            for number, side in enumerate(sides, 1):
-                mask = mask.masked_fill(planted == number, lesions.LESIONS[side])
+        mask = targets[labels.long()]
+        image, _ = self.paint(labels, mask, means, deviations, spacing=size, generator=generator)
         voxel = random_voxel(generator, low=1.0, high=3.0)
         coarse = synthesis.acquire(image, spacing=size, target=voxel, generator=generator)
         image = torch.nn.functional.interpolate(

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from medfm.image import synthesis
 
-__all__ = ["LESIONS", "MEAN_ML", "VOLUMES", "apart", "brighten", "plant", "spots", "widened"]
+__all__ = ["VOLUMES", "apart", "brighten", "plant", "spots", "widened"]
 
-LESIONS = {"left": 98, "right": 99}  # the mask values of planted lesions
 VOLUMES = (0.065, 33.5)  # ml of spheres of 5 and 40 mm
-MEAN_ML = (VOLUMES[1] - VOLUMES[0]) / math.log(VOLUMES[1] / VOLUMES[0])  # where they are drawn in the logarithm
 # Where lesions lie: the tissue of one side, by FreeSurfer's numbers.
 _PLACE = {"left": (2, 3, 7, 8, 10, 11, 12), "right": (41, 42, 46, 47, 49, 50, 51)}
 _VENTRICLE = {4: 2, 43: 41}  # lateral ventricle -> the white matter that it grows into
@@ -26,11 +24,11 @@ def plant(
 ) -> tuple[Tensor, list[str]]:
     """Up to `count` lesions of `volumes` ml (drawn in the logarithm) as values 1, 2, ... on the grid of mask values
     `structures`, each in the tissue of one side, and the side of each."""
-    planted, sides = torch.zeros_like(structures), list[str]()
+    planted, sides, index = torch.zeros_like(structures), list[str](), structures.long()
     low, high = math.log(volumes[0]), math.log(volumes[1])
     for _ in range(count):
         side = ("left", "right")[int(torch.randint(2, (), generator=generator))]
-        inside = torch.isin(structures, torch.tensor(_PLACE[side], dtype=torch.uint8)) & (planted == 0)
+        inside = torch.isin(torch.arange(256), torch.tensor(_PLACE[side]))[index] & (planted == 0)
         volume = math.exp(low + (high - low) * torch.rand((), generator=generator).item())
         if inside.sum() * math.prod(spacing) < 2000 * volume:  # hardly any of this side is in the window
             continue

@@ -49,7 +49,8 @@ def synthetic_scan(
     """Scan `head` with a random protocol, slices of `slices` mm in any plane, over a field of 192 x 224 x 192 mm.
 
     Each lesion of `volumes` ml (drawn in the logarithm) lies in the tissue of one side, and is at least 0.15 of the
-    range brighter or darker than it; half of them have a core of another brightness. distract: see `Head.sample`.
+    range brighter or darker than it; half of them have a core of another brightness. distract: chance of each
+    of several things that are no lesion: wide ventricles, spots outside the brain, what scanners add.
     `warp=False` leaves the person as he is.
     """
     size = (1.0, 1.0, 1.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medfm.data.brain import read_heads
 from medfm.data.lesions import VOLUMES
@@ -16,21 +18,22 @@ from medfm.data.synthetic import SyntheticScan, synthetic_scan
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.metrics import bootstrap_interval, dice, platt
-from medfm.scan import Mask
+from medfm.scan import Mask, Scan
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from medfm.segmenter import Segmenter
+    from medfm.finder import LesionFinder
 
 __all__ = ["evaluate_lesions", "fit_score", "lesion_table"]
 
 _SHOWN = 0.5  # the score from which a report states a lesion
+_HIDDEN = 0.5  # deviations of its surroundings by which a lesion must differ, not to be called hidden
 _BANDS = {"5 to 10 mm": (0.0, 10.0), "10 to 20 mm": (10.0, 20.0), "20 to 40 mm": (20.0, 41.0)}  # of equal spheres
 
 
 def evaluate_lesions(
-    model: Segmenter, maps: Sequence[str], *, output: Path, images: int = 30, resamples: int = 2000, seed: int = 0
+    model: LesionFinder, maps: Sequence[str], *, output: Path, images: int = 30, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Paint `images` scans of each label map, every second one with a lesion of 5 to 40 mm, and look for it.
 
@@ -49,18 +52,21 @@ def evaluate_lesions(
             )  # fmt: skip
             records.append({"case": f"{head.name}-{number}", "patient": head.name, **_looked_at(model, made)})
     metrics = _figures(records, resamples=resamples, seed=seed)
+    blank = any(p["score"] >= _SHOWN for p in _parts(model, replace(made.scan, data=np.zeros_like(made.scan.data))))
+    metrics["blank_image"] = {"overall": float(np.mean([bool(r["lesion"]) == blank for r in records]))}
     metrics["model"], metrics["data"] = {"name": model.name}, {"people": [h.name for h in heads], "scans": len(records)}
     write_results(output, metrics, records)
     return metrics
 
 
 def fit_score(cases: Path) -> list[float]:
-    """`Segmenter`'s `score` from the `cases.jsonl` of scans that are not those to be told of.
+    """`LesionFinder`'s `score` from the `cases.jsonl` of scans that are not those to be told of: from the likeliest
+    part of each, so that a half is where a scan is as likely ill as not, half of them being ill.
 
     Raises DataError: the model suspected nothing in any of them.
     """
     lines = cases.read_text(encoding="utf-8").splitlines()
-    parts = [part for line in lines for part in json.loads(line)["parts"]]
+    parts = [part for line in lines for part in json.loads(line)["parts"][:1]]
     if not parts:
         raise DataError(
             f"{cases}: the model found no part that may be a lesion in any of {len(lines)} scans, so there is nothing "
@@ -69,25 +75,42 @@ def fit_score(cases: Path) -> list[float]:
     return platt(torch.tensor([p["inputs"] for p in parts]), torch.tensor([float(p["right"]) for p in parts]))
 
 
-def _looked_at(model: Segmenter, made: SyntheticScan) -> dict[str, Any]:
+def _looked_at(model: LesionFinder, made: SyntheticScan) -> dict[str, Any]:
     """The truth of a scan, and what was found, the likeliest first."""
+    lesion = made.lesions[0] if made.lesions else None
+    planted = None
+    if lesion is not None:
+        planted = {"side": lesion.side, "ml": lesion.volume, "contrast": _contrast(made)}
+    return {"lesion": planted, "parts": _parts(model, made.scan, made.lesion_mask.array > 0)}
+
+
+def _parts(model: LesionFinder, scan: Scan, truth: NDArray[np.bool_] | None = None) -> list[dict[str, Any]]:
     from medfm.predict.lesions import finding, parts
 
-    truth, told = made.lesion_mask.array > 0, list[dict[str, Any]]()
-    for part in parts(model, made.scan):
-        found = finding(model, part, made.scan)
+    told = []
+    for part in parts(model, scan):
+        found = finding(model, part, scan)
         (mask,) = (item for item in found.evidence if isinstance(item, Mask))
         inside = mask.array > 0
+        right = False if truth is None else bool((inside & truth).any())
+        overlap = 0.0 if truth is None else dice(inside, truth)
         told.append(
             {
                 "inputs": part.inputs, "score": found.confidence, "side": found.side, "ml": found.ml,
-                "right": bool((inside & truth).any()), "dice": dice(inside, truth),
+                "right": right, "dice": overlap,
             }
         )  # fmt: skip
-    told.sort(key=lambda one: -one["score"])
-    lesion = made.lesions[0] if made.lesions else None
-    planted = None if lesion is None else {"side": lesion.side, "ml": lesion.volume}
-    return {"lesion": planted, "parts": told}
+    return sorted(told, key=lambda one: -one["score"])
+
+
+def _contrast(made: SyntheticScan) -> float:
+    """How far the mean grey of the lesion is from that of the head within 5 mm of it, in deviations of the latter."""
+    from scipy import ndimage
+
+    inside = made.lesion_mask.array > 0
+    near = ndimage.distance_transform_edt(~inside, sampling=made.scan.spacing[::-1]) < 5
+    around = made.scan.data[0][near & ~inside & (made.structures.array > 0)].astype(np.float64)
+    return float(abs(made.scan.data[0][inside].mean() - around.mean()) / max(around.std(), 1e-6))
 
 
 def _figures(records: list[dict[str, Any]], *, resamples: int, seed: int) -> dict[str, Any]:
@@ -111,6 +134,7 @@ def _figures(records: list[dict[str, Any]], *, resamples: int, seed: int) -> dic
         "side": interval(
             (r, float(shown[r["case"]][0]["side"] == r["lesion"]["side"])) for r in ill if shown[r["case"]]
         ),
+        "hidden": interval((r, float(r["lesion"]["contrast"] < _HIDDEN)) for r in ill),
         "dice": interval((r, p["dice"]) for r, p in met if p),
         "volume_error_ml": interval((r, abs(p["ml"] - r["lesion"]["ml"])) for r, p in met if p),
         "false_per_scan": interval((r, float(sum(not p["right"] for p in shown[r["case"]]))) for r in records),
@@ -130,19 +154,20 @@ def lesion_table(metrics: dict[str, Any]) -> Table:
     """The figures with their intervals and, beside them, the most frequent answer's."""
     from rich.table import Table
 
-    table = Table("painted scans", "figure", "95 %", "n", "most frequent")
+    table = Table("painted scans", "figure", "95 %", "n", "most frequent", "blank image")
     named = {
         "overall": "present or absent, share right", "sensitivity": "told present where it is",
         "specificity": "told absent where none is", "met": "the lesion itself found", "side": "side right where told",
-        "dice": "Dice of those found", "volume_error_ml": "ml off, of those found",
-        "false_per_scan": "false ones a scan",
+        "hidden": "lesions as grey as what is around", "dice": "Dice of those found",
+        "volume_error_ml": "ml off, of those found", "false_per_scan": "false ones a scan",
     }  # fmt: skip
-    rows = [(words, metrics[key], metrics["most_frequent"].get(key)) for key, words in named.items()]
-    rows += [(f"found, {name}", found, None) for name, found in metrics["met_by_size"].items()]
-    for words, found, usual in rows:
+    beside = (metrics["most_frequent"], metrics["blank_image"])
+    rows = [(words, metrics[key], [other.get(key) for other in beside]) for key, words in named.items()]
+    rows += [(f"found, {name}", found, [None, None]) for name, found in metrics["met_by_size"].items()]
+    for words, found, others in rows:
         if found["value"] is not None:
             table.add_row(
                 words, f"{found['value']:.3f}", f"{found['low']:.3f} to {found['high']:.3f}", str(found["n"]),
-                "" if usual is None else f"{usual:.3f}",
+                *("" if other is None else f"{other:.3f}" for other in others),
             )  # fmt: skip
     return table

@@ -35,7 +35,8 @@ LESIONS: dict[str, Lesion] = {
     "brain non-enhancing tumor": Lesion(
         "brain", ("non-enhancing brain tumour", "brain non-enhancing tumor"), True, _HEAD_MR
     ),
-    "brain lesion": Lesion("brain", ("brain lesion",), True, ()),  # of a volume, by a model of its own
+    # of a volume, by a model of its own that knows painted lesions only: it is told what it sees, not what that is
+    "brain lesion": Lesion("brain", ("region of unusual brightness", "brain lesion"), True, ()),
 }  # fmt: skip
 
 PAIRED = frozenset(

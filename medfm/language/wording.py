@@ -103,6 +103,7 @@ def _with_article(name: str) -> str:
         "pneumothorax",
         "tumour",
         "lesion",
+        "region",
     )
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if counted else name
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -96,11 +97,11 @@ class Atlas:
         tried = [self._climb(small, steps, self._begun(pose, torch.zeros(3), half), rounds=24) for pose in starts]
         best = min(tried, key=lambda pair: pair[0])[1]
         best = self._begun(best.pose, *self._box(best.pose, image.shape, spacing))
-        for knots, rounds, (grid, mm) in ((40.0, 48, (small, steps)), (20.0, 40, (image, list(spacing)))):
+        for knots, rounds, thin, (grid, mm) in ((40.0, 48, 1, (small, steps)), (20.0, 40, 2, (image, list(spacing)))):
             count = [max(4, round(2 * float(h) / knots) + 1) for h in best.half]
             before = torch.zeros(1, 3, 2, 2, 2) if best.bend is None else best.bend
             best.bend = F.interpolate(before, count, mode="trilinear", align_corners=True)
-            best = self._climb(grid, mm, best, rounds=rounds)[1]
+            best = self._climb(grid, mm, best, rounds=rounds, thin=thin)[1]
         return best
 
     @torch.no_grad()
@@ -122,6 +123,27 @@ class Atlas:
             found[index] = best.where(best <= self.known, 0).to(torch.uint8).numpy()
         return found
 
+    @torch.no_grad()
+    def seen_from(
+        self, image: Tensor, spacing: Sequence[float], fit: Fit, place: Tensor, *, size: Sequence[float]
+    ) -> Tensor:  # fmt: skip
+        """What `image` (D, H, W), of voxels of `spacing` mm, shows at places (..., 3) mm of the atlas: the mean over
+        voxels of `size` mm there."""
+        away = torch.linalg.inv(fit.pose[:3])
+        found = (place - fit.pose[3]) @ away
+        for _ in range(8):  # the bend is flat enough for this to converge
+            found = found + (place - self.where(found, fit)) @ away
+        half = torch.tensor(image.shape) * torch.tensor(list(spacing)) / 2
+        corners = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25])] * 3) * torch.tensor(list(size)) @ away
+        total = torch.zeros(place.shape[:-1])
+        for corner in corners:
+            total += self._at(image[None], (found + corner) / half * self.half)[0]
+        return total / len(corners)
+
+    def where(self, place: Tensor, fit: Fit) -> Tensor:
+        """The mm of the atlas where places (..., 3) mm of the scan lie."""
+        return self._there(place, fit)[0]
+
     def _begun(self, pose: Tensor, middle: Tensor, half: Tensor) -> Fit:
         nothing = torch.empty(0)
         return Fit(pose, middle, half, None, torch.zeros(9), nothing, nothing, nothing)
@@ -135,14 +157,20 @@ class Atlas:
         low, high = inside.amin(0), inside.amax(0)
         return (low + high) / 2, (high - low) / 2
 
-    def _climb(self, image: Tensor, spacing: Sequence[float], start: Fit, *, rounds: int) -> tuple[float, Fit]:
-        """Gradient steps on pose, bend and bias, with steps of expectation maximisation for the Gaussians between."""
+    def _climb(
+        self, image: Tensor, spacing: Sequence[float], start: Fit, *, rounds: int, thin: int = 1
+    ) -> tuple[float, Fit]:
+        """Gradient steps on pose, bend and bias, with steps of expectation maximisation for the Gaussians between.
+
+        thin: a round looks at every `thin`-th voxel along each axis, the next at others.
+        """
         place = _grid(image.shape, spacing)
         near = ((place - start.middle) / start.half).abs().amax(-1) <= 1
         if not near.any():
             return float("inf"), start
         cut = tuple(slice(int(i.min()), int(i.max()) + 1) for i in near.nonzero().T)
-        image, place = image[cut], place[cut]
+        whole, places = image[cut], place[cut]
+        turns = [tuple(slice(n, None, thin) for n in first) for first in product(range(thin), repeat=3)]
         moved, bias = torch.zeros(4, 3, requires_grad=True), start.bias.clone().requires_grad_()
         rates = [{"params": [moved], "lr": 0.6 if start.bend is None else 0.2}, {"params": [bias], "lr": 0.02}]
         bend = None if start.bend is None else start.bend.clone().requires_grad_()
@@ -151,6 +179,7 @@ class Atlas:
         descent = torch.optim.Adam(rates)
         now, value = start, float("inf")
         for number in range(rounds):
+            image, place = whole[turns[number % len(turns)]], places[turns[number % len(turns)]]
             pose = start.pose + moved * _UNITS
             now = Fit(pose, start.middle, start.half, bend, bias, now.means, now.widths, now.shares)
             there, where = self._there(place, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from medfm.data.batches import Batches
 from medfm.data.brain import read_heads, value_names
-from medfm.data.lesions import LESIONS, MEAN_ML
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.metrics import label_dice
 from medfm.objectives.groups import at_one_rate
@@ -29,10 +27,9 @@ class Painted(nn.Module):
             spacing (`medfm.segmenter.grow`); `places`, see `Segmenter`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
         window: (D, H, W) voxels. spacing: their size in mm. shift: mm, for all axes or each, that a window may lie off
-            the brain's middle, as brains do in scans. lesion, most, common, distract: see
-            `medfm.data.brain.Head.sample`. tile: voxels read at once later (default: window). fine: images are painted
-            with voxels that much smaller and averaged, so that a voxel holds parts of several tissues, as in a scan.
-            sides: tell only the left and the right half of the brain apart, and lesions in both.
+            the brain's middle, as brains do in scans. common: see `medfm.data.brain.Head.sample`. tile: voxels read at
+            once later (default: window). fine: images are painted with voxels that much smaller and averaged, so that
+            a voxel holds parts of several tissues, as in a scan.
         samples: images a pass. batch: images a step. looks: images of each held person after a pass.
         loss: arguments of `SegmentLoss`. rare: how much more a class counts in its cross-entropy the rarer it is, an
             exponent of its share.
@@ -40,21 +37,15 @@ class Painted(nn.Module):
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], window: list[int], spacing: float,
-        shift: float | list[float] = 28.0, lesion: float = 0.5, most: int = 4, common: float = 0.0,
-        distract: float = 0.0, fine: int = 1, rare: float = 0.0, sides: bool = False, tile: list[int] | None = None,
+        shift: float | list[float] = 28.0, common: float = 0.0, fine: int = 1, rare: float = 0.0,
+        tile: list[int] | None = None,
         samples: int = 60, batch: int = 1, looks: int = 3, loss: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.spacing, self.fine = tuple(window), spacing, fine
-        self.draw: dict[str, Any] = {
-            "spacing": spacing / fine, "shift": shift, "lesion": lesion, "most": most, "common": common,
-            "distract": distract,
-        }  # fmt: skip
+        self.draw: dict[str, Any] = {"spacing": spacing / fine, "shift": shift, "common": common}
         self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
         names = value_names()
-        if sides:
-            names = {v: f"{n.split()[0]} half" for v, n in names.items() if n.split()[0] in LESIONS}
-        names |= dict.fromkeys(LESIONS.values(), "lesion") if lesion else {}
         labels = list(dict.fromkeys(names.values()))
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=labels, patch=tile or window,
@@ -80,9 +71,6 @@ class Painted(nn.Module):
         for head in self.heads:
             sizes = torch.bincount(head.labels.flatten().long(), minlength=len(head.values)).float()
             count.index_add_(0, self.number[head.targets().long()], sizes)
-            if self.draw["lesion"]:
-                planted = self.draw["lesion"] * (1 + self.draw["most"] / 3)
-                count[self.number[LESIONS["left"]]] += planted * 1000 * MEAN_ML / math.prod(head.spacing)
         weights = (count / count.max()).clamp(min=1e-12) ** -rare
         return (weights / weights.min()).clamp(max=50.0).tolist()
 

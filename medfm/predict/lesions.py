@@ -16,7 +16,7 @@ from medfm.scan import Finding, Mask, Measurement, Scan
 from medfm.scan.report import Side
 
 if TYPE_CHECKING:
-    from medfm.segmenter import Segmenter
+    from medfm.finder import LesionFinder
 
 __all__ = ["BRAIN_LESION", "LESION_MODEL", "LOOKED_FOR", "Part", "find_lesions", "finding", "lesion_model", "parts"]
 
@@ -27,8 +27,6 @@ LOOKED_FOR = (
 )
 LESION_MODEL = "lesions"
 _CANDIDATE = 0.3  # probability from which a voxel may belong to a lesion
-_AROUND = 2  # voxels around a part that say on which side it lies
-_READ = ("left half", "right half", "lesion")
 _MOST = 8  # parts of a map that are worth a score; a map of more is noise
 _found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
 
@@ -49,7 +47,7 @@ class Part(NamedTuple):
         return float(np.log(top / (1 - top))), float(np.log(self.ml)), 1.0
 
 
-def lesion_model() -> Segmenter | None:
+def lesion_model() -> LesionFinder | None:
     """The adapter "lesions", shipped or one's own, if there is one."""
     names = {folder.name for folder in (*assets.shipped_adapters(), *assets.own_adapters())}
     return _loaded() if LESION_MODEL in names else None
@@ -72,21 +70,18 @@ def find_lesions(scan: Scan) -> list[Finding]:
     return _found[scan]
 
 
-def parts(model: Segmenter, scan: Scan) -> list[Part]:
-    """The parts of the map of "lesion" in which something is suspicious, each of the side that lies around it."""
+def parts(model: LesionFinder, scan: Scan) -> list[Part]:
+    """The parts of the map of lesions in which something is suspicious."""
     from scipy import ndimage
 
-    grid = model.preparation(scan)
-    chances = model.probabilities(grid)
-    left, right, lesion = (chances[1 + model.labels.index(name)].numpy() for name in _READ)
-    voxel = float(np.prod(grid.spacing)) / 1000
+    lesion, left = model.probabilities(scan)
+    voxel = float(np.prod(scan.spacing)) * scan.data[0].size / lesion.size / 1000
     numbered, count = ndimage.label(lesion > _CANDIDATE, np.ones((3, 3, 3)))
     tops = ndimage.maximum(lesion, numbered, np.arange(1, count + 1)) if count else np.zeros(0)
     found = []
     for number in np.argsort(-np.asarray(tops))[:_MOST] + 1:
         inside = numbered == number
-        around = ndimage.binary_dilation(inside, iterations=_AROUND)
-        side = "left" if left[around].sum() > right[around].sum() else "right"
+        side = "left" if left[inside].mean() > 0.5 else "right"
         alone = np.where(ndimage.binary_dilation(inside), lesion, np.float32(0))
         highest = float(lesion[inside].max())
         ml = float((alone > _edge(highest)).sum()) * voxel
@@ -94,7 +89,7 @@ def parts(model: Segmenter, scan: Scan) -> list[Part]:
     return found
 
 
-def finding(model: Segmenter, part: Part, scan: Scan) -> Finding:
+def finding(model: LesionFinder, part: Part, scan: Scan) -> Finding:
     """A part as a finding on the scan's own grid, with the model's score as its confidence."""
     score = 1 / (1 + float(np.exp(-np.dot(model.score, part.inputs))))
     _, d, h, w = scan.data.shape
@@ -125,7 +120,7 @@ def _extent(mask: Mask) -> float:
 
 
 @lru_cache(maxsize=1)
-def _loaded() -> Segmenter:
-    from medfm.segmenter import load_segmenter
+def _loaded() -> LesionFinder:
+    from medfm.finder import load_finder
 
-    return load_segmenter(LESION_MODEL)
+    return load_finder(LESION_MODEL)

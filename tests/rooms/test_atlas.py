@@ -50,6 +50,16 @@ def test_it_finds_what_was_moved_and_shaded_in_any_contrast(atlas: Atlas, greys:
     blurred = torch.nn.functional.avg_pool3d(expected[None], 9, 1, 4, count_include_pad=False)[0]
     fit = atlas.fit(image, (4.0,) * 3, atlas.starts(blurred, (4.0,) * 3))
     found = atlas.label(image, (4.0,) * 3, fit)
+    seen = atlas.seen_from(
+        image, (4.0,) * 3, fit, atlas.centres[:, None, None], size=(4.0,) * 3
+    )  # the middle of each label
+    seen = seen.flatten()
+    assert torch.allclose(seen[1:], torch.full((2,), greys[2]), atol=0.12) and abs(float(seen[0]) - greys[1]) < 0.12
+    place = torch.tensor([3.0, -5.0, 12.0]).view(1, 1, 1, 3)
+    there = atlas.where(place, fit)  # a scan that holds its own places shows where it was looked at
+    lines = torch.meshgrid(*[(torch.arange(n) - (n - 1) / 2) * 4.0 for n in shape], indexing="ij")
+    back = torch.stack([atlas.seen_from(line, (4.0,) * 3, fit, there, size=(0.0,) * 3) for line in lines], -1)
+    assert torch.allclose(back, place, atol=0.3)
     for value in (1, 2, 3):
         a, b = found == value, truth.numpy() == value
         assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.85

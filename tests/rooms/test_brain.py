@@ -10,7 +10,7 @@ import torch
 from small_recipes import label_maps
 
 from medfm.data.brain import Head, read_heads
-from medfm.data.lesions import LESIONS, apart, plant
+from medfm.data.lesions import apart, plant
 from medfm.data.synthetic import synthetic_scan
 from medfm.errors import ConfigError, ScanError
 from medfm.image.synthesis import acquire, blob, random_contrast, random_points, sample_labels
@@ -49,10 +49,10 @@ def test_a_planted_lesion_lies_on_the_side_that_is_told(head: Head) -> None:
 
 
 def test_the_same_generator_paints_the_same_and_half_are_mirrored(head: Head) -> None:
-    one, other = (head.sample((24, 24, 24), spacing=6, generator=draws(3), lesion=1.0) for _ in range(2))
+    one, other = (head.sample((24, 24, 24), spacing=6, generator=draws(3)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     image, mask = one
-    assert image.min() >= 0 and image.max() <= 1 and set(LESIONS.values()) & set(mask.unique().tolist())
+    assert image.min() >= 0 and image.max() <= 1
     for seed in range(8):  # left structures lie to the left, mirrored or not
         _, mask = head.sample((32, 32, 32), spacing=5, generator=draws(seed), shift=0)
         assert (mask == 2).nonzero()[:, 2].float().mean() < (mask == 41).nonzero()[:, 2].float().mean()

@@ -7,43 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 from small_recipes import label_maps
-from torch import Tensor
 
 from medfm.assistant.conversation import Conversation
 from medfm.assistant.drafts import drafted
 from medfm.errors import DataError
 from medfm.evaluate.lesions import evaluate_lesions, fit_score
-from medfm.grid import Grid
+from medfm.finder import LesionFinder
+from medfm.grid import GridPrepare
 from medfm.language.wording import facts_of, read, write
 from medfm.predict import lesions
 from medfm.predict.evidence import Candidate, Look
 from medfm.predict.lesions import BRAIN_LESION, find_lesions
 from medfm.predict.reporting import compose
 from medfm.scan import Finding, Mask, Scan
-from medfm.segmenter import Segmenter
 
 LIMITS = {"state": 0.5, "mention": 0.3, "absent": 0.15}
 
 
-class Bright(Segmenter):
+class Bright(LesionFinder):
     """Takes what is bright for a lesion, of the side of the grid that it lies on."""
 
-    def probabilities(self, grid: Grid) -> Tensor:
-        bright = grid.numbers()[0]
-        left = torch.arange(bright.shape[2]) < bright.shape[2] / 2
-        dark = 1 - bright
-        return torch.stack([0 * bright, dark * left, dark * ~left, bright])
+    def __init__(self) -> None:
+        self.score, self.name = [1.0, 0.0, 0.0], "bright"
+
+    def probabilities(self, scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        bright = GridPrepare(spacing=(3.0, 3.0, 3.0), intensity="range")(scan).numbers()[0].numpy()
+        return bright, np.broadcast_to(np.arange(bright.shape[2]) < bright.shape[2] / 2, bright.shape)
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
-    labels = ["left half", "right half", "lesion"]
-    made = Bright(
-        encoder={"name": "conv", "ndim": 3, "channels": [4, 4]}, head={}, labels=labels, patch=[16, 16, 16],
-        prepare={"spacing": [3.0] * 3, "intensity": "range"},
-    )  # fmt: skip
+def model(monkeypatch: pytest.MonkeyPatch) -> LesionFinder:
+    made = Bright()
     monkeypatch.setattr(lesions, "lesion_model", lambda: made)
     return made
 
@@ -58,7 +54,7 @@ def scan(*balls: tuple[int, float]) -> Scan:
     return Scan.from_array(values, affine=np.diag([2.0, 2, 2, 1]), modality="MR")
 
 
-def test_each_lesion_has_its_side_volume_score_and_mask(model: Segmenter) -> None:
+def test_each_lesion_has_its_side_volume_score_and_mask(model: LesionFinder) -> None:
     first, second = find_lesions(scan((12, 0.95), (38, 0.6)))
     assert (first.side, second.side) == ("left", "right")
     assert first.confidence == pytest.approx(0.95, abs=0.02) and second.confidence == pytest.approx(0.6, abs=0.02)
@@ -67,13 +63,13 @@ def test_each_lesion_has_its_side_volume_score_and_mask(model: Segmenter) -> Non
     assert mask.array[24, 24, 12] and not mask.array[24, 24, 38]
 
 
-def test_a_score_is_fitted_to_height_and_volume(model: Segmenter) -> None:
+def test_a_score_is_fitted_to_height_and_volume(model: LesionFinder) -> None:
     model.score = [0.0, 0.0, -2.0]
     assert find_lesions(scan((12, 0.9)))[0].confidence == pytest.approx(1 / (1 + np.exp(2)))
 
 
 def test_a_dark_scan_has_one_finding_that_none_is_there_and_no_model_has_none(
-    model: Segmenter, monkeypatch: pytest.MonkeyPatch
+    model: LesionFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (found,) = find_lesions(scan((12, 0.2)))
     assert found.confidence == 0 and not found.evidence
@@ -81,19 +77,19 @@ def test_a_dark_scan_has_one_finding_that_none_is_there_and_no_model_has_none(
     assert find_lesions(scan((12, 0.95))) == []
 
 
-def test_lesions_are_looked_for_once(model: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lesions_are_looked_for_once(model: LesionFinder, monkeypatch: pytest.MonkeyPatch) -> None:
     held = scan((12, 0.95))
     found = find_lesions(held)
     monkeypatch.setattr(lesions, "parts", None)
     assert find_lesions(held) is found
 
 
-def test_a_report_states_what_is_shown_and_guesses_what_is_not_sure(model: Segmenter) -> None:
+def test_a_report_states_what_is_shown_and_guesses_what_is_not_sure(model: LesionFinder) -> None:
     found = find_lesions(scan((12, 0.95), (38, 0.45)))
     seen = Look("MRI", "Head", "axial", {}, tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in found), volume=True)
     (head,) = compose(seen, LIMITS).findings
     stated, guess = head.sentences
-    assert stated.text.startswith("There is a brain lesion of ") and "ml in the left half of the brain" in stated.text
+    assert stated.text.startswith("There is a region of unusual brightness of ") and "ml in the left half of the brain" in stated.text
     assert not stated.abstained and guess.abstained and "right" in guess.text
     assert facts_of(read(stated.text)) == {(BRAIN_LESION, "brain", "left", True)}
 
@@ -104,10 +100,10 @@ def test_a_brain_without_lesions_is_not_called_normal() -> None:
     )
     draft = compose(seen, LIMITS)
     assert not draft.findings
-    assert [s.text for s in draft.impression.sentences] == ["No brain lesion is seen.", lesions.LOOKED_FOR]
+    assert [s.text for s in draft.impression.sentences] == ["No region of unusual brightness is seen.", lesions.LOOKED_FOR]
 
 
-def test_figures_hold_what_was_found_against_what_was_planted(model: Segmenter, tmp_path: Path) -> None:
+def test_figures_hold_what_was_found_against_what_was_planted(model: LesionFinder, tmp_path: Path) -> None:
     maps = [str(path) for path in label_maps(tmp_path / "heads", count=1)]
     metrics = evaluate_lesions(model, maps, output=tmp_path / "out", images=2, resamples=20)
     cases = [json.loads(line) for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()]
@@ -117,11 +113,11 @@ def test_figures_hold_what_was_found_against_what_was_planted(model: Segmenter, 
     assert len(fit_score(tmp_path / "out" / "cases.jsonl")) == 3
 
 
-def test_two_lesions_have_two_sentences(model: Segmenter) -> None:
+def test_two_lesions_have_two_sentences(model: LesionFinder) -> None:
     assert len(write(find_lesions(scan((12, 0.95), (38, 0.9))))) == 2
 
 
-def test_a_drafted_lesion_is_drawn_and_its_volume_told_once(model: Segmenter) -> None:
+def test_a_drafted_lesion_is_drawn_and_its_volume_told_once(model: LesionFinder) -> None:
     opened = scan((12, 0.95))
     found = find_lesions(opened)
     seen = Look("MRI", "Head", "axial", {}, tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in found), volume=True)

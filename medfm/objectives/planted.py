@@ -1,0 +1,164 @@
+"""Learns to find lesions in brains of any contrast: every step paints a new one, with lesions, on an atlas's grid."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medfm.data import lesions
+from medfm.data.batches import Batches
+from medfm.data.brain import Head, random_voxel, read_heads, value_names
+from medfm.finder import LesionFinder
+from medfm.image import synthesis
+from medfm.objectives.groups import at_one_rate
+
+__all__ = ["Planted"]
+
+_FINE = 2  # images are painted with voxels that much smaller and averaged: a voxel holds parts of several tissues
+
+
+class Planted(nn.Module):
+    """Trains a `LesionFinder` on painted scans that lie on the atlas as a fit would leave them, a few mm off.
+
+    Args:
+        model: `encoder`, `head`, `brain` and `spacing` of the `LesionFinder`.
+        data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
+        share: of the scans that have lesions, one to `most`, of 5 to 40 mm, few in most of them. distract: chance of
+            each of several things that are no lesion, see `medfm.data.synthetic.synthetic_scan`.
+        warp: mm of deviation by which structures may lie beside their places.
+        samples: images a pass. batch: images a step. looks: images of each held person after a pass.
+    """
+
+    def __init__(
+        self, *, model: dict[str, Any], data: dict[str, Any], share: float = 0.85, most: int = 10,
+        distract: float = 0.3, warp: float = 4.0, samples: int = 60, batch: int = 1, looks: int = 4, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
+        self.network = LesionFinder(
+            **model,
+            about={
+                "data": "label maps of heads; every image was synthetic", "trained on": [h.name for h in self.heads],
+                "held out": [h.name for h in self.held],
+            },
+        )  # fmt: skip
+        nn.init.constant_(self.network.head.logits[0].bias, -4.0)  # lesions are rare
+        self.share, self.most, self.distract, self.warp = share, most, distract, warp
+        ground = self.network.ground
+        self.size = [n * _FINE for n in ground.places.shape[:3]]
+        self.spacing = [float(s) / _FINE for s in ground.steps]
+        self.middle = ground.places.reshape(-1, 3).double().mean(0)
+        centres = ground.brain.get_buffer("centres").double()
+        self.ways = {h.name: _onto(h, centres, ground.brain.labels) for h in (*self.heads, *self.held)}
+        self.batches = Batches([0] * samples, batch, seed=seed)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """x (B, 11, D, H, W); target (B, 1, D, H, W), the share of lesion in each voxel; weight, alike."""
+        generator = self.batches.generator(indices)
+        return self._painted([self.heads[i % len(self.heads)] for i in indices], generator)
+
+    def _painted(self, heads: list[Head], generator: torch.Generator) -> dict[str, Tensor]:
+        made = [self._one(head, generator) for head in heads]
+        return {name: torch.stack([one[name] for one in made]) for name in made[0]}
+
+    def _one(self, head: Head, generator: torch.Generator) -> dict[str, Tensor]:
+        points = synthesis.random_points(
+            self.size, spacing=self.spacing, generator=generator, degrees=4, zoom=0.06, shift=3, warp=self.warp,
+            knots=30,
+        )  # fmt: skip
+        way = self.ways[head.name]
+        points = ((points.double() + self.middle) @ way[:3] + way[3]).float()
+        labels = synthesis.sample_labels(head.labels, points, spacing=head.spacing, centre=head.centre)
+        mask = head.targets()[labels.long()]
+        means, deviations = synthesis.random_contrast(*head.looks(), generator=generator)
+        if torch.rand((), generator=generator) < self.distract:
+            wanted = lesions.widened(mask, spacing=self.spacing, generator=generator)
+            labels, mask = head.wider(labels, mask, wanted), wanted
+        count = 0
+        if torch.rand((), generator=generator) < self.share:
+            count = 1 + int(self.most * torch.rand((), generator=generator).item() ** 2)
+        planted, _ = lesions.plant(mask, count, lesions.VOLUMES, self.spacing, generator)
+        image, _ = head.paint(
+            labels, mask, means, deviations, planted=planted, spacing=self.spacing, distract=self.distract,
+            generator=generator,
+        )  # fmt: skip
+        voxel = random_voxel(generator, low=1.0, high=3.0)
+        image = synthesis.acquire(image, spacing=self.spacing, target=voxel, generator=generator)
+        image = F.interpolate(image[None, None], self.size, mode="trilinear", align_corners=False)
+        image = synthesis.normalise(F.avg_pool3d(image, _FINE)[0, 0])
+        gamma = torch.exp(0.3 * torch.randn((), generator=generator))
+        x = self.network.ground.tissues.channels(image.pow(gamma))
+        target = F.avg_pool3d((planted > 0).float()[None], _FINE)
+        # so that small lesions are learned as well, a large one counts little more than they do
+        volume = torch.bincount(planted.flatten().long(), minlength=count + 1) * math.prod(self.spacing)
+        heavy = (4000 / volume.clamp(min=50)) ** 0.8
+        heavy[0] = 0
+        weight = F.max_pool3d(heavy[planted.long()][None], _FINE)
+        weight = weight.where(weight > 0, 1)
+        if torch.rand((), generator=generator) < 0.5:
+            x, target, weight = x.flip(3), target.flip(3), weight.flip(3)
+        return {"x": x, "target": target, "weight": weight}
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        brain = self.network.ground.tissues.brain > 0.05
+        loss, total = torch.zeros(()), 0.0
+        for level, logits in enumerate(self.network(batch["x"])):
+            size = logits.shape[2:]
+            target, weight = (F.adaptive_avg_pool3d(batch[key], size) for key in ("target", "weight"))
+            inside = F.adaptive_max_pool3d(brain.float()[None], size)[0]
+            loss, total = loss + _loss(logits.float(), target, weight, inside) / 2**level, total + 1 / 2**level
+        return {"loss": loss / total}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """On new images of people held out, the same after every pass: how well the highest probability within each
+        lesion and that of each image outside of lesions are told apart (area under the curve)."""
+        from torchmetrics.functional.classification import binary_auroc
+
+        tops, truth = [], []
+        for number in range(self.looks * len(self.held)):
+            batch = self._painted([self.held[number % len(self.held)]], torch.Generator().manual_seed(number))
+            chance, target = self.network(batch["x"])[0].sigmoid(), batch["target"]
+            tops += [chance[F.max_pool3d(target, 5, 1, 2) == 0].max()]
+            truth += [0]
+            if target.max() > 0.5:
+                tops += [chance[target > 0.5].max()]
+                truth += [1]
+        return {"score": float(binary_auroc(torch.stack(tops), torch.tensor(truth)))}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        return at_one_rate(self, rate)
+
+    def save(self, folder: Path) -> None:
+        """`medfm.json` and `lesions.safetensors`, see `LesionFinder`."""
+        self.network.save(folder)
+
+
+def _loss(logits: Tensor, target: Tensor, weight: Tensor, inside: Tensor) -> Tensor:
+    """Weighted cross-entropy plus the Dice of V-Net over all lesions of the batch."""
+    weight = weight * inside
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
+    p = logits.sigmoid()
+    dice = 1 - (2 * (weight * p * target).sum() + 1) / ((weight * (p.square() + target.square())).sum() + 1)
+    return 2 * entropy.sum() / inside.sum() + dice * bool(target.max() > 0.1)
+
+
+def _onto(head: Head, centres: Tensor, names: list[str]) -> Tensor:
+    """(4, 3): mm of the atlas to mm from the middle of a person's brain, of least squares between the middles of the
+    structures (K, 3)."""
+    numbers = {n: v for v, n in value_names().items()}
+    mask = head.targets()[head.labels.long()]
+    found, known = [], []
+    for name, centre in zip(names, centres, strict=True):
+        inside = (mask == numbers[name]).nonzero()
+        if len(inside):
+            own = (inside.double().mean(0) - torch.tensor(head.centre)) * torch.tensor(head.spacing)
+            found.append(own)
+            known.append(F.pad(centre, (0, 1), value=1))
+    way: Tensor = torch.linalg.lstsq(torch.stack(known), torch.stack(found)).solution
+    return way
