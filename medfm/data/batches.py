@@ -45,10 +45,15 @@ class Batches(Sampler[list[int]]):
         return torch.Generator().manual_seed(hash((self.seed, self.epoch, *indices)) % 2**63)
 
 
-def loader(batches: Batches, collate: Callable[[list[int]], dict[str, Tensor]]) -> DataLoader[dict[str, Tensor]]:
-    """Batches as `collate` makes them of case numbers.
+def loader(
+    batches: Batches, collate: Callable[[list[int]], dict[str, Tensor]], *, ahead: bool = False
+) -> DataLoader[dict[str, Tensor]]:  # fmt: skip
+    """Batches as `collate` makes them of case numbers. ahead: in a process of its own, while a step is computed.
 
     It has a generator of its own: else starting an epoch would draw from the global state, and a resumed run differ.
     """
     numbers: Any = range(len(batches.sizes))
-    return DataLoader(numbers, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+    return DataLoader(
+        numbers, batch_sampler=batches, collate_fn=collate, generator=torch.Generator(),
+        num_workers=int(ahead),
+    )  # fmt: skip

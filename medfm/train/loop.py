@@ -27,8 +27,8 @@ __all__ = ["train"]
 
 _TRAIN = {
     "epochs": 10, "rate": 3e-4, "decay": 0.05, "warmup": 0.05, "clip": 1.0, "accumulate": 1, "average": 0.0,
-    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "half": False, "start": "",
-    "seed": 0,
+    "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "half": False, "ahead": False,
+    "start": "", "seed": 0,
 }  # fmt: skip
 
 
@@ -43,9 +43,10 @@ def train(
     to them, if its epochs did not end it before; 0 = none), patience (epochs without a better score after which it
     ends; 0 = none), best (keep what was saved at the best score, not at the last), shard (split the model over the
     processes, see train/shards.py), half (convolutions and matrix products in bfloat16 where the machine computes in
-    it; weights and their averages stay float32), start (a shipped model of the recipe's kind, or a folder that training
-    left, from which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch; null is a figure that
-    the epoch does not have, as the Dice of a class that was nowhere.
+    it; weights and their averages stay float32), ahead (the next batch is made by a process of its own while a step is
+    computed: where that takes as long), start (a shipped model of the recipe's kind, or a folder that training left,
+    from which to go on instead of from nothing), seed. `log.jsonl` gets one line an epoch; null is a figure that the
+    epoch does not have, as the Dice of a class that was nowhere.
 
     Under `torchrun` or `accelerate launch` every process calls this; a step then sees that many batches, and the
     losses in the log are means over all of them. before: called on the first process with the objective as it is
@@ -78,7 +79,7 @@ def train(
         before(objective)
     shards = _shards(objective, options, accelerator) if options["shard"] else None
     optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
-    loader = batch_loader(objective.batches, objective.collate)
+    loader = batch_loader(objective.batches, objective.collate, ahead=options["ahead"])
     steps = math.ceil(len(loader) / accelerator.num_processes / options["accumulate"]) * options["epochs"]
     progress = _Progress(checkpoint, budget=options["budget"] * 60)
     schedule = torch.optim.lr_scheduler.LambdaLR(
