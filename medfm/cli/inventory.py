@@ -60,7 +60,7 @@ def _use(about: dict[str, Any]) -> str:
         return f"{kind}: {', '.join(labels) if len(labels) < 4 else f'{len(labels)} labels'}"
     if kind == "reconstruct":
         return f"reconstruct: {about['physics']['name'].upper()}"
-    return {"prompt": "segment: what is marked"}.get(kind, kind)
+    return {"prompt": "segment: what is marked", "lesions": "report: lesions of the brain"}.get(kind, kind)
 
 
 def _yaml_header(text: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _yaml_header(text: str) -> dict[str, Any]:
 
 _HEADLINES = {
     "segment": "Dice", "detect": "AP50", "classify": "balanced accuracy", "register": "Dice after",
-    "prompt": "Dice of boxes", "vessels": "area under the curve",
+    "prompt": "Dice of boxes", "vessels": "area under the curve", "lesion": "present or absent",
 }  # fmt: skip
 
 

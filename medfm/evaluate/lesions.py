@@ -54,7 +54,8 @@ def evaluate_lesions(
     metrics = _figures(records, resamples=resamples, seed=seed)
     blank = any(p["score"] >= _SHOWN for p in _parts(model, replace(made.scan, data=np.zeros_like(made.scan.data))))
     metrics["blank_image"] = {"overall": float(np.mean([bool(r["lesion"]) == blank for r in records]))}
-    metrics["model"], metrics["data"] = {"name": model.name}, {"people": [h.name for h in heads], "scans": len(records)}
+    metrics["model"] = {"name": model.name}
+    metrics["data"] = {"name": "painted scans", "people": [h.name for h in heads], "scans": len(records)}
     write_results(output, metrics, records)
     return metrics
 
