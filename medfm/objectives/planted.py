@@ -153,12 +153,11 @@ def _onto(head: Head, centres: Tensor, names: list[str]) -> Tensor:
     structures (K, 3)."""
     numbers = {n: v for v, n in value_names().items()}
     mask = head.targets()[head.labels.long()]
-    found, known = [], []
+    known, found = list(10 * torch.eye(3, 4).double()), list(10 * torch.eye(3).double())  # where middles say nothing
     for name, centre in zip(names, centres, strict=True):
         inside = (mask == numbers[name]).nonzero()
         if len(inside):
-            own = (inside.double().mean(0) - torch.tensor(head.centre)) * torch.tensor(head.spacing)
-            found.append(own)
             known.append(F.pad(centre, (0, 1), value=1))
+            found.append((inside.double().mean(0) - torch.tensor(head.centre)) * torch.tensor(head.spacing))
     way: Tensor = torch.linalg.lstsq(torch.stack(known), torch.stack(found)).solution
     return way

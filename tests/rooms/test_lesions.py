@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from small_recipes import label_maps
 
@@ -17,6 +18,7 @@ from medfm.evaluate.lesions import evaluate_lesions, fit_score
 from medfm.finder import LesionFinder
 from medfm.grid import GridPrepare
 from medfm.language.wording import facts_of, read, write
+from medfm.objectives.planted import Planted
 from medfm.predict import lesions
 from medfm.predict.evidence import Candidate, Look
 from medfm.predict.lesions import BRAIN_LESION, find_lesions
@@ -89,7 +91,10 @@ def test_a_report_states_what_is_shown_and_guesses_what_is_not_sure(model: Lesio
     seen = Look("MRI", "Head", "axial", {}, tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in found), volume=True)
     (head,) = compose(seen, LIMITS).findings
     stated, guess = head.sentences
-    assert stated.text.startswith("There is a region of unusual brightness of ") and "ml in the left half of the brain" in stated.text
+    assert (
+        stated.text.startswith("There is a region of unusual brightness of ")
+        and "ml in the left half of the brain" in stated.text
+    )
     assert not stated.abstained and guess.abstained and "right" in guess.text
     assert facts_of(read(stated.text)) == {(BRAIN_LESION, "brain", "left", True)}
 
@@ -100,7 +105,10 @@ def test_a_brain_without_lesions_is_not_called_normal() -> None:
     )
     draft = compose(seen, LIMITS)
     assert not draft.findings
-    assert [s.text for s in draft.impression.sentences] == ["No region of unusual brightness is seen.", lesions.LOOKED_FOR]
+    assert [s.text for s in draft.impression.sentences] == [
+        "No region of unusual brightness is seen.",
+        lesions.LOOKED_FOR,
+    ]
 
 
 def test_figures_hold_what_was_found_against_what_was_planted(model: LesionFinder, tmp_path: Path) -> None:
@@ -111,6 +119,23 @@ def test_figures_hold_what_was_found_against_what_was_planted(model: LesionFinde
     assert metrics["overall"]["n"] == 2 and metrics["sensitivity"]["n"] == metrics["specificity"]["n"] == 1
     assert metrics["specificity"]["value"] == float(not any(p["score"] >= 0.5 for p in cases[0]["parts"]))
     assert len(fit_score(tmp_path / "out" / "cases.jsonl")) == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_painted_scans_lie_on_the_atlas_and_hold_lesions_as_often_as_asked(share: float, tmp_path: Path) -> None:
+    one, other = label_maps(tmp_path, count=2)
+    encoder = {"name": "conv", "ndim": 3, "channels": [4, 8], "down": "stride"}
+    learned = Planted(
+        model={"encoder": encoder, "head": {}, "brain": "brain", "spacing": 6.0}, share=share,
+        data={"train": [one], "validate": [other]}, distract=0.0, warp=0.0,
+    )  # fmt: skip
+    batches = [learned.collate([number]) for number in range(4)]
+    brain = learned.network.ground.tissues.brain > 0.05
+    for batch in batches:
+        assert batch["x"].isfinite().all() and batch["x"].shape[2:] == batch["target"].shape[2:] == brain.shape
+        assert (batch["target"].amax() > 0) == (share > 0)
+        assert batch["target"][0, 0][~brain].sum() <= 0.3 * batch["target"].sum()
+    assert all(torch.equal(learned.collate([0])[key], batches[0][key]) for key in batches[0])
 
 
 def test_two_lesions_have_two_sentences(model: LesionFinder) -> None:
