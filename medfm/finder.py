@@ -47,7 +47,7 @@ class Ground:
         """A scan's channels (11, D, H, W), see `Tissues`, and where each of its voxels of about `spacing` mm lies on
         this ground: (d, h, w, 3), -1 to 1 from edge to edge. Raises ScanError: too little of a head is in the scan."""
         grid = self.brain.preparation(scan)
-        atlas, fit = self.brain.fitted(grid)
+        atlas, fit = self.brain.fitted(grid, thin=2)
         image = grid.numbers()[0]
         seen = atlas.seen_from(image, grid.spacing, fit, self.places, size=self.steps)
         coarse, spacing = grid.averaged(self.spacing)

@@ -116,8 +116,8 @@ class Segmenter(Stored):
         )
 
     @torch.no_grad()
-    def fitted(self, grid: Grid) -> tuple[Atlas, Fit]:
-        """The model's atlas and how it was fitted to a scan. Raises ScanError: the scan holds less than half of it."""
+    def fitted(self, grid: Grid, *, thin: int = 1) -> tuple[Atlas, Fit]:
+        """The model's atlas and how it was fitted to a scan (thin: see `Atlas.fit`). Raises ScanError: the scan holds less than half of it."""
         about = self.settings["atlas"]
         sides = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
         if self.too_small(sides):
@@ -134,7 +134,7 @@ class Segmenter(Stored):
         expected = self(x[None], torch.tensor(steps)[None])[0].softmax(1)[0]
         atlas = self.atlas()
         middle, near = grid.averaged(about["spacing"])
-        return atlas, atlas.fit(middle[0], near, atlas.starts(expected, steps))
+        return atlas, atlas.fit(middle[0], near, atlas.starts(expected, steps), thin=thin)
 
     def atlas(self) -> Atlas:
         """The atlas that is fitted to scans, for a model that has one."""

@@ -207,9 +207,7 @@ def evaluate_lesions(
         list[Path], typer.Argument(help="Label maps of heads of people unseen in training.", metavar="MAP")
     ],
     output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
-    model: Annotated[
-        str, typer.Option(help="A model of brain lesions by name, or a folder.", metavar="NAME")
-    ] = "lesions",
+    model: Annotated[str, typer.Option(help="A model of brain lesions by name, or a folder.", metavar="NAME")],
     images: Annotated[
         int, typer.Option(min=2, help="Scans painted of each head; half have a lesion.", metavar="N")
     ] = 30,

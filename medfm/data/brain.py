@@ -139,6 +139,7 @@ class Head:
                 kept = kept & (targets != 24)
             means[:-1], deviations[:-1] = means[:-1] * kept, deviations[:-1] * kept
         mask = targets[labels.long()]
+        torch.rand((), generator=generator)  # lesions took it once: the scans that cards were measured on stay the same
         image, _ = self.paint(labels, mask, means, deviations, spacing=size, generator=generator)
         voxel = random_voxel(generator, low=1.0, high=3.0)
         coarse = synthesis.acquire(image, spacing=size, target=voxel, generator=generator)

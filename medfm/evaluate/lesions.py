@@ -62,18 +62,21 @@ def evaluate_lesions(
 
 def fit_score(cases: Path) -> list[float]:
     """`LesionFinder`'s `score` from the `cases.jsonl` of scans that are not those to be told of: from the likeliest
-    part of each, so that a half is where a scan is as likely ill as not, half of them being ill.
+    part of each, so that a half is where a scan is as likely ill as not, half of them being ill. A part beside the
+    lesion of an ill scan is neither and left out.
 
     Raises DataError: the model suspected nothing in any of them.
     """
     lines = cases.read_text(encoding="utf-8").splitlines()
-    parts = [part for line in lines for part in json.loads(line)["parts"][:1]]
-    if not parts:
+    scans = [scan for line in lines if (scan := json.loads(line))["parts"]]
+    first = [(scan["parts"][0], bool(scan["lesion"])) for scan in scans]
+    kept = [(part, ill) for part, ill in first if part["right"] == ill]
+    if not kept:
         raise DataError(
             f"{cases}: the model found no part that may be a lesion in any of {len(lines)} scans, so there is nothing "
             "to fit a score to. Train it longer."
         )
-    return platt(torch.tensor([p["inputs"] for p in parts]), torch.tensor([float(p["right"]) for p in parts]))
+    return platt(torch.tensor([p["inputs"] for p, _ in kept]), torch.tensor([float(ill) for _, ill in kept]))
 
 
 def _looked_at(model: LesionFinder, made: SyntheticScan) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Fit how sure a part of a lesion map makes one, and store it with the model.
 
-    medfm evaluate lesions subject_11.nii.gz subject_12.nii.gz --model runs/lesions --seed 1 --output runs/fit
+    medfm evaluate lesions subject_10.nii.gz subject_12.nii.gz --model runs/lesions --seed 1 --output runs/fit
     python tasks/segmentation/lesion_score.py runs/lesions runs/fit/cases.jsonl
-    medfm evaluate lesions subject_13.nii.gz subject_14.nii.gz --model runs/lesions --images 60 --output runs/figures
+    medfm evaluate lesions subject_13.nii.gz subject_14.nii.gz --model runs/lesions --images 24 --output runs/figures
 
 People of training for the fit, in scans painted anew; people held out for the figures.
 """
