@@ -117,7 +117,10 @@ class Segmenter(Stored):
 
     @torch.no_grad()
     def fitted(self, grid: Grid, *, thin: int = 1) -> tuple[Atlas, Fit]:
-        """The model's atlas and how it was fitted to a scan (thin: see `Atlas.fit`). Raises ScanError: the scan holds less than half of it."""
+        """The model's atlas and how it was fitted to a scan (thin: see `Atlas.fit`).
+
+        Raises ScanError: the scan holds less than half of it.
+        """
         about = self.settings["atlas"]
         sides = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
         if self.too_small(sides):

@@ -88,8 +88,11 @@ class Atlas:
 
     @torch.enable_grad()
     def fit(self, image: Tensor, spacing: Sequence[float], starts: Sequence[Tensor], *, thin: int = 1) -> Fit:
-        """image: (D, H, W) in 0 to 1, of about 3 mm. All `starts` are tried at half the resolution. thin: see `_climb`, of
-        the last rounds, which take most of the time."""
+        """image: (D, H, W) in 0 to 1, of about 3 mm. All `starts` are tried at half the resolution.
+
+        thin: the last rounds, which take most of the time, look at every `thin`-th voxel along each axis, each at
+        others.
+        """
         d, h, w = image.shape
         size = (max(1, round(d / 2)), max(1, round(h / 2)), max(1, round(w / 2)))
         small = F.adaptive_avg_pool3d(image[None, None], size)[0, 0]
