@@ -5,7 +5,8 @@ python tasks/vqa/boxes.py slake/train.jsonl --output runs/slake/train.jsonl
 Writes the rows of the file and beside them questions in its own words: which organs are in view, how many, what they
 do, which is larger or outermost, where lesions lie. Asked only where the boxes tell: a picture with none but the
 liver's says nothing about spleens, and no MR tells of organs that were drawn in CT alone. Organs of another part of the
-body are left out: nobody needs a picture to deny them.
+body are left out: nobody needs a picture to deny them. What one asks of a disease (its cause, its treatment) has one
+answer in SLAKE, which a question about one picture tells for all others with that disease.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+SIDE = re.compile(r"\b(?:upper |lower )?(?:left|right)\b")
 Boxes = list[tuple[str, list[float]]]
 Pair = tuple[str, str]
 
@@ -170,6 +174,7 @@ def of_lesions(boxes: Boxes, width: int, height: int, *, part: str) -> Iterator[
                     yield f"Can {said} be observed on the {level} {side} lung in this picture?", "Yes"
                     yield f"Can {said} be observed on the {level} {other} lung in this picture?", "No"
     answer = "Both" if len(sides) == 2 else next(iter(sides)).capitalize()
+    kinds = {label for label, _ in boxes}
     if part == "brain":
         lobes = f"{answer} Lobe" if answer != "Both" else "Both"
         yield "Where is the brain tumor?", lobes
@@ -181,15 +186,42 @@ def of_lesions(boxes: Boxes, width: int, height: int, *, part: str) -> Iterator[
                 yield f"Which {words} is abnormal,left or right?", answer
                 yield f"Which {words} is normal in this image?", normal
             yield "Which hemisphere is normal?", normal
-    elif {label for label, _ in boxes} == {"Cardiomegaly"}:
+    elif kinds == {"Cardiomegaly"}:
         yield "Which organ is abnormal, heart or lung?", "Heart"
         yield "Where is the abnormality in this image?", "Heart"
-    elif "Cardiomegaly" not in {label for label, _ in boxes}:
+    elif "Cardiomegaly" not in kinds:
         yield "Which organ is abnormal, heart or lung?", "Lung"
         yield "Which side of lung is abnormal in this image,left or right?", answer
         yield "Which side of lung is abnormal in this image?", answer
-        for label in {label for label, _ in boxes}:
+        top, bottom = min(y for _, (_, y, _, _) in boxes) / height, max(y + h for _, (_, y, _, h) in boxes) / height
+        level = "" if answer == "Both" or bottom - top > 0.42 else "Lower " if top + bottom > 0.94 else "Upper "
+        yield "Where is the abnormality in this image?", f"{level}{answer} Lung"
+        yield "Where is/are the abnormality located in this picture?", f"{level}{answer} Lung"
+        for label in kinds:
             yield f"What disease is/are shown on the {answer.lower()} of lung?", DISEASES.get(label, label)
+            for words in ("Where is the {} in the lung?", "Where is/are the {} located?", "Where is the {}?"):
+                yield words.format(DISEASES.get(label, label).lower()), f"{level}{answer} Lung"
+
+
+def side_named(boxes: Boxes, width: int) -> str:
+    """The patient's side of the first box."""
+    x, _, w, _ = boxes[0][1]
+    return "left" if x + w / 2 > width / 2 else "right"
+
+
+def taught(rows: list[dict[str, Any]], drawn_on: dict[str, Boxes]) -> dict[frozenset[str], dict[str, str]]:
+    """Diseases of a picture -> what was asked of them, {} for the side, and the answer."""
+    found: dict[frozenset[str], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        kinds = frozenset(label for label, _ in drawn_on[row["image"]])
+        if (
+            row["content_type"] == "KG"
+            and "disease" in row["question"]
+            and row["modality"] in ("X-Ray", "MRI")
+            and kinds
+        ):
+            found[kinds][SIDE.sub("{}", row["question"])] = row["answer"]
+    return found
 
 
 def questions(
@@ -233,13 +265,20 @@ def main() -> None:
     kinds = {row["image"]: (row["modality"], row["location"]) for row in rows}
     for image, (modality, _) in kinds.items():
         known[modality] |= {organ(label) for label, _ in drawn_on[image]}
-    draw, more = random.Random(options.seed), []
+    said = {image: {row["question"].lower() for row in rows if row["image"] == image} for image in kinds}
+    draw, more, told = random.Random(options.seed), [], taught(rows, drawn_on)
     for image, (modality, location) in kinds.items():
         with Image.open(options.data.parent / image) as picture:
             size = picture.size
-        for group in questions(drawn_on[image], size, modality=modality, location=location, known=known[modality]):
+        boxes = drawn_on[image]
+        groups = questions(boxes, size, modality=modality, location=location, known=known[modality])
+        if boxes and modality in ("X-Ray", "MRI"):
+            asked = told[frozenset(label for label, _ in boxes)]
+            groups.append([(words.format(side_named(boxes, size[0])), answer) for words, answer in asked.items()])
+        for group in groups:
             about = {"image": image, "modality": modality, "location": location}
-            more += [about | {"question": q, "answer": a} for q, a in drawn(group, options.each, draw)]
+            new = [(question, answer) for question, answer in group if question.lower() not in said[image]]
+            more += [about | {"question": q, "answer": a} for q, a in drawn(new, options.each, draw)]
     rows = [
         row | {"image": str((options.data.parent / row["image"]).resolve())} for row in rows + more if row["answer"]
     ]
