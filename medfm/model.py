@@ -32,6 +32,8 @@ from medfm.vision import Vision
 
 __all__ = ["MedFM", "MedFMConfig", "Reading", "load"]
 
+_NEAR = 0.4  # of the best proposal's probability: less likely ones only tempt the language model away from it
+
 
 class MedFMConfig(PretrainedConfig):
     """What a MedFM is made of; `medfm.json` of an adapter folder holds the same keys.
@@ -107,7 +109,8 @@ class MedFM(PreTrainedModel):
         self, memory: Tensor, questions: Sequence[str], *, most: int = 3, only: int | None = None
     ) -> list[list[tuple[str, float]]]:
         """For each question the known answers that a second look at `memory` (1, looks, M, I) finds likeliest, best
-        first, with their probabilities; those under a twentieth are left out. only: ask one member of the panel."""
+        first, with their probabilities; those under a twentieth, or far less likely than the best, are left out.
+        only: ask one member of the panel."""
         return self._likeliest(self.shares(memory, questions, only=only), most=most)
 
     @torch.no_grad()
@@ -121,7 +124,7 @@ class MedFM(PreTrainedModel):
     def _likeliest(self, shares: Tensor, *, most: int = 3) -> list[list[tuple[str, float]]]:
         best = shares.topk(min(most, shares.shape[1]))
         return [
-            [(self.vision.answers[i], p) for i, p in zip(row, values, strict=True) if p >= 0.05]
+            [(self.vision.answers[i], p) for i, p in zip(row, values, strict=True) if p >= max(0.05, _NEAR * values[0])]
             for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 

@@ -215,7 +215,7 @@ def taught(rows: list[dict[str, Any]], drawn_on: dict[str, Boxes]) -> dict[froze
     for row in rows:
         kinds = frozenset(label for label, _ in drawn_on[row["image"]])
         if (
-            row["content_type"] == "KG"
+            row.get("content_type") == "KG"
             and "disease" in row["question"]
             and row["modality"] in ("X-Ray", "MRI")
             and kinds
