@@ -59,14 +59,15 @@ def outline_prompted(
 
 def outline_seen(
     model: Prompter, scan: Scan, *, box: Sequence[float] | None = None, points: Sequence[Sequence[float]] = (),
-    index: int = 0, through: bool = False, name: str = "marked region",
+    index: int = 0, plane: str | None = None, through: bool = False, name: str = "marked region",
 ) -> Mask:  # fmt: skip
-    """`outline_prompted` with slices and pixels as `Scan.slices()` shows them; the mask lies on the scan's own grid."""
-    shown, (between, row, column) = scan.slices()
+    """`outline_prompted` with slices and pixels as `Scan.slices(plane)` shows them; the mask lies on the scan's own
+    grid."""
+    shown, (between, row, column) = scan.slices(plane)
     seen = replace(scan, data=shown, affine=np.diag([column, row, between, 1.0]), frame="image")
     found = outline_prompted(model, seen, box=box, points=points, index=index, through=through, name=name)
     labels = np.zeros(scan.data.shape, np.uint8)[:1]
-    replace(scan, data=labels).slices()[0][...] = found.array  # a view: what is written into it lands in `labels`
+    replace(scan, data=labels).slices(plane)[0][...] = found.array  # a view: what is written into it lands in `labels`
     return Mask(labels[0], scan.affine, found.labels)
 
 
@@ -83,20 +84,20 @@ def outline_marked(
     ends = np.array([index_of(scan, place) for place in (box or ((point,) if point is not None else ()))])
     if not len(ends):
         raise ValueError("give a box or a point")
-    low, high = ends.min(0), ends.max(0)
-    across = int((high - low).argmin()) if box else {"coronal": 1, "sagittal": 2}.get(scan.best_plane or "axial", 0)
-    order = (across, *(axis for axis in range(3) if axis != across))  # the drawn plane's slices first
-    columns = [2 - axis for axis in reversed(order)]
-    turned = replace(
-        scan, data=np.transpose(scan.data, (0, *(1 + axis for axis in order))), affine=scan.affine[:, [*columns, 3]]
-    )
-    index, (top, left), (bottom, right) = int((low + high)[across] // 2), low[[*order[1:]]], high[[*order[1:]]] + 1
-    found = outline_prompted(
-        model, turned, index=index, through=turned.data.shape[1] > 1, name="Marked region",
+    plane = scan.best_plane or "axial"
+    if box:
+        across = int(np.ptp(ends, axis=0).argmin())
+        plane = ("axial", "coronal", "sagittal")[across]
+        ends[:, across] = ends[:, across].sum() // 2
+    marked = np.zeros((1, *scan.data.shape[1:]), np.uint8)
+    marked[0, *ends.T] = 1
+    shown = np.argwhere(replace(scan, data=marked).slices(plane)[0][0])  # the same voxels as they are seen
+    (index, top, left), (_, bottom, right) = shown.min(0), shown.max(0) + 1
+    found = outline_seen(
+        model, scan, index=int(index), plane=plane, through=True, name="Marked region",
         box=(left, top, right, bottom) if box else None, points=() if box else ((left + 0.5, top + 0.5, 1.0),),
     )  # fmt: skip
-    back = np.ascontiguousarray(np.transpose(found.array, np.argsort(order)))
-    return replace(found, array=back, affine=scan.affine) if back.any() else None
+    return found if found.array.any() else None
 
 
 def _followed(

@@ -113,6 +113,19 @@ def test_what_is_marked_in_any_plane_is_outlined_whole(rule: Rule, across: int) 
     np.testing.assert_allclose(mask.affine, scan.affine)
 
 
+@pytest.mark.parametrize(("across", "plane"), [(0, "axial"), (1, "coronal"), (2, "sagittal")])
+def test_a_model_sees_what_is_marked_as_it_is_shown(
+    rule: Rule, monkeypatch: pytest.MonkeyPatch, across: int, plane: str
+) -> None:
+    scan, seen, prepare = balls(), [], rule.preparation
+    monkeypatch.setattr(rule, "preparation", lambda shown: seen.append(shown) or prepare(shown))
+    low, high = np.array([6, 14, 4, 1.0]), np.array([18, 26, 16, 1.0])
+    high[2 - across] = low[2 - across] = (12, 20, 10)[2 - across]
+    ends = [(scan.affine @ corner)[:3] for corner in (low, high)]
+    outline_marked(rule, scan, box=(tuple(ends[0]), tuple(ends[1])))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(seen[0].data, scan.slices(plane)[0])
+
+
 def test_a_click_asks_the_prompted_model_and_brightness_where_it_finds_nothing(rule: Rule) -> None:
     talk = Conversation("test")
     talk.open(balls())
