@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -15,8 +15,8 @@ from medfm.data import toy
 from medfm.data.toy import boxed_pictures, labelled_pictures, labelled_volumes
 
 __all__ = [
-    "SMALL", "Made", "adapter_recipe", "body", "boxed_pictures", "eye_recipe", "glance_recipe", "label_maps",
-    "labelled_pictures", "labelled_volumes",
+    "CASCADE", "PLAIN", "SMALL", "Made", "adapter_recipe", "body", "boxed_pictures", "eye_recipe", "glance_recipe",
+    "label_maps", "labelled_pictures", "labelled_volumes",
 ]  # fmt: skip
 
 ENCODER = {"name": "hybrid", "width": 96, "depth": 1, "heads": 4}
@@ -29,6 +29,16 @@ class Made(NamedTuple):
     eye: Path
     language: Path
     folder: Path
+
+
+CASCADE: dict[str, Any] = {
+    "encoder": {"name": "stack", "inputs": 2, "channels": [6, 6], "drop": 0.2},
+    "head": {"name": "unrolled", "cascades": 2},
+    "physics": {"name": "mri", "acceleration": 3},
+}
+PLAIN: dict[str, Any] = {
+    "encoder": {"name": "stack", "channels": [6]}, "head": {"name": "direct"}, "physics": {"name": "ct", "views": 30},
+}  # fmt: skip
 
 
 def eye_recipe(rows: Path, language: Path, **options: object) -> dict[str, object]:

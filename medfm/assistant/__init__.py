@@ -8,15 +8,5 @@ from medfm.assistant.routing import Call, route
 from medfm.assistant.tools import TOOLS, Tool, available
 
 __all__ = [
-    "TOOLS",
-    "Audit",
-    "Call",
-    "Conversation",
-    "Intake",
-    "Tool",
-    "Turn",
-    "available",
-    "respond",
-    "route",
-    "run_tool",
-]
+    "TOOLS", "Audit", "Call", "Conversation", "Intake", "Tool", "Turn", "available", "respond", "route", "run_tool",
+]  # fmt: skip

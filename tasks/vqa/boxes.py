@@ -111,7 +111,7 @@ def of_organs(boxes: Boxes, known: set[str]) -> Iterator[Pair]:
     for name in near:
         for words in PRESENT:
             yield words.format(name), "Yes" if name in there else "No"
-    for name in set(near) & {*PAIRED, "heart"}:
+    for name in (name for name in near if name in PAIRED or name == "heart"):
         for words in MANY:
             yield words.format(name), str(len({label for label, _ in boxes if organ(label) == name}))
     for does, organs in DOES.items():
@@ -157,12 +157,17 @@ def of_places(boxes: Boxes, width: int, height: int) -> Iterator[Pair]:
                 yield f"What is the function of the organ on the {place} of this image?", WORK[organ(here)]
 
 
+def side_of(box: list[float], width: int) -> str:
+    """The patient's side of a box in a picture as radiologists see it."""
+    x, _, w, _ = box
+    return "left" if x + w / 2 > width / 2 else "right"
+
+
 def of_lesions(boxes: Boxes, width: int, height: int, *, part: str) -> Iterator[Pair]:
     """On which side lesions lie, as seen from the patient, and which; part: "lung" or "brain"."""
     sides = defaultdict(set)
-    for label, (x, y, w, h) in boxes:
-        away, up = (x + w / 2) / width - 0.5, (y + h / 2) / height
-        side = "left" if away > 0 else "right"
+    for label, box in boxes:
+        side, up = side_of(box, width), (box[1] + box[3] / 2) / height
         sides[side].add(label)
         if part == "lung" and label != "Cardiomegaly":
             for kind in ("Pneumonia", "Atelectasis", "Mass", "Nodule", "Infiltrate", "Pneumothorax"):
@@ -197,16 +202,10 @@ def of_lesions(boxes: Boxes, width: int, height: int, *, part: str) -> Iterator[
         level = "" if answer == "Both" or bottom - top > 0.42 else "Lower " if top + bottom > 0.94 else "Upper "
         yield "Where is the abnormality in this image?", f"{level}{answer} Lung"
         yield "Where is/are the abnormality located in this picture?", f"{level}{answer} Lung"
-        for label in kinds:
+        for label in sorted(kinds):
             yield f"What disease is/are shown on the {answer.lower()} of lung?", DISEASES.get(label, label)
             for words in ("Where is the {} in the lung?", "Where is/are the {} located?", "Where is the {}?"):
                 yield words.format(DISEASES.get(label, label).lower()), f"{level}{answer} Lung"
-
-
-def side_named(boxes: Boxes, width: int) -> str:
-    """The patient's side of the first box."""
-    x, _, w, _ = boxes[0][1]
-    return "left" if x + w / 2 > width / 2 else "right"
 
 
 def taught(rows: list[dict[str, Any]], drawn_on: dict[str, Boxes]) -> dict[frozenset[str], dict[str, str]]:
@@ -261,11 +260,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.data.read_text().splitlines()]
-    drawn_on, known = {row["image"]: read_boxes(options.data.parent / row["image"]) for row in rows}, defaultdict(set)
     kinds = {row["image"]: (row["modality"], row["location"]) for row in rows}
+    drawn_on = {image: read_boxes(options.data.parent / image) for image in kinds}
+    known, said = defaultdict(set), defaultdict(set)
     for image, (modality, _) in kinds.items():
         known[modality] |= {organ(label) for label, _ in drawn_on[image]}
-    said = {image: {row["question"].lower() for row in rows if row["image"] == image} for image in kinds}
+    for row in rows:
+        said[row["image"]].add(row["question"].lower())
     draw, more, told = random.Random(options.seed), [], taught(rows, drawn_on)
     for image, (modality, location) in kinds.items():
         with Image.open(options.data.parent / image) as picture:
@@ -274,7 +275,8 @@ def main() -> None:
         groups = questions(boxes, size, modality=modality, location=location, known=known[modality])
         if boxes and modality in ("X-Ray", "MRI"):
             asked = told[frozenset(label for label, _ in boxes)]
-            groups.append([(words.format(side_named(boxes, size[0])), answer) for words, answer in asked.items()])
+            side = side_of(boxes[0][1], size[0])
+            groups.append([(words.format(side), answer) for words, answer in asked.items()])
         for group in groups:
             about = {"image": image, "modality": modality, "location": location}
             new = [(question, answer) for question, answer in group if question.lower() not in said[image]]

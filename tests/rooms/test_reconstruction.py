@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_recipes import body
+from small_recipes import CASCADE, PLAIN, body
 from torch import Tensor
 
 import medfm
@@ -21,15 +21,6 @@ from medfm.nn.critic import Critic, gradient_penalty
 from medfm.physics.mri import Cartesian, fourier, inverse_fourier, sampling_mask
 from medfm.reconstructor import Reconstructor, load_reconstructor
 from medfm.scan import RawData
-
-CASCADE: dict[str, Any] = {
-    "encoder": {"name": "stack", "inputs": 2, "channels": [6, 6], "drop": 0.2},
-    "head": {"name": "unrolled", "cascades": 2},
-    "physics": {"name": "mri", "acceleration": 3},
-}
-PLAIN: dict[str, Any] = {
-    "encoder": {"name": "stack", "channels": [6]}, "head": {"name": "direct"}, "physics": {"name": "ct", "views": 30},
-}  # fmt: skip
 
 
 def sampled(size: tuple[int, int] = (32, 24)) -> tuple[Cartesian, Tensor, Tensor]:

@@ -7,21 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_recipes import body
+from small_recipes import CASCADE, PLAIN, body
 from torch import Tensor
 
 from medfm.config import build
 from medfm.data.slices import both_slices
 from medfm.errors import ConfigError
-
-CASCADE: dict[str, Any] = {
-    "encoder": {"name": "stack", "inputs": 2, "channels": [6, 6], "drop": 0.2},
-    "head": {"name": "unrolled", "cascades": 2},
-    "physics": {"name": "mri", "acceleration": 3},
-}
-PLAIN: dict[str, Any] = {
-    "encoder": {"name": "stack", "channels": [6]}, "head": {"name": "direct"}, "physics": {"name": "ct", "views": 30},
-}  # fmt: skip
 
 
 def test_a_deep_stack_passes_on_what_it_is_given() -> None:
