@@ -61,6 +61,45 @@ def dicom(pixels: np.ndarray, **elements: Any) -> Any:
     return ds
 
 
+def enhanced(times: int = 1) -> Any:
+    """An enhanced CT of 4 x 5 pixels: frames in shuffled order, geometry in the functional groups only; frame k of time
+    t holds 10 t + k - 1000 everywhere."""
+    from pydicom.dataset import Dataset
+    from pydicom.uid import EnhancedCTImageStorage
+
+    frames = [(time, k) for time in range(times) for k in (2, 0, 3, 1)]
+    ds = dicom(np.zeros((4, 5), np.int16), NumberOfFrames=len(frames), SOPClassUID=EnhancedCTImageStorage)
+    ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    ds.PixelData = b"".join(np.full((4, 5), 10 * time + k, np.int16).tobytes() for time, k in frames)
+    del ds.ImagePositionPatient, ds.ImageOrientationPatient, ds.PixelSpacing, ds.SliceThickness
+    del ds.RescaleSlope, ds.RescaleIntercept
+
+    def group(**items: dict[str, Any]) -> Any:
+        out = Dataset()
+        for name, values in items.items():
+            inner = Dataset()
+            for keyword, value in values.items():
+                setattr(inner, keyword, value)
+            setattr(out, name, [inner])
+        return out
+
+    ds.SharedFunctionalGroupsSequence = [
+        group(
+            PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+            PixelMeasuresSequence={"PixelSpacing": [0.5, 0.25], "SliceThickness": 3},
+            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1000, "RescaleType": "HU"},
+        )
+    ]
+    ds.PerFrameFunctionalGroupsSequence = [
+        group(
+            PlanePositionSequence={"ImagePositionPatient": [1, 2, 3 * k]},
+            FrameContentSequence={"TemporalPositionIndex": time + 1},
+        )
+        for time, k in frames
+    ]
+    return ds
+
+
 def save(ds: Any, path: Path, *, preamble: bool = True) -> Path:
     """Write a dataset, by default as a proper file."""
     if preamble:

@@ -51,41 +51,26 @@ def segment(
     Told as well: structures of the model that were not found, and those that the scan's border may cut. With --task
     totalsegmentator: 117 structures of the body in CT, where that package and its weights are here.
     """
-    import json
-
+    import medfm
     from medfm.cli import show
     from medfm.errors import ScanError
 
     if not output.name.endswith((".nii", ".nii.gz", ".dcm")):  # told before the work is done
         raise ScanError(f"--output {output.name}: masks are NIfTI or DICOM SEG; end the name in .nii, .nii.gz or .dcm")
-    import medfm
-    from medfm.predict.segmenting import asymmetry, cut_off, volumes
     from medfm.predict.whole_body import WHOLE_BODY, outline_whole_body
 
     scan = read_scan(file, series=series, frame=frame)
-    if output.suffix == ".dcm" and not scan.series_uid:
+    if output.suffix == ".dcm" and not (scan.series_uid and scan.frame == "patient"):
         raise ScanError(
-            f"--output {output.name}: a DICOM SEG refers to DICOM images, and {file.name} is none; write NIfTI"
+            f"--output {output.name}: a DICOM SEG refers to DICOM images that say how they lie in the patient, and "
+            f"{file.name} holds none; write NIfTI"
         )
     show.scan(scan)
-    task = task or ("prompt" if box is not None or point else "brain")
+    marked = box is not None or bool(point)
+    task = task or ("prompt" if marked else "brain")
     with show.waiting("segmenting"):
-        if box is not None or point:
-            from medfm.predict.prompting import outline_seen
-            from medfm.prompter import load_prompter
-
-            sides, marks = (_numbers(box, 4) if box else None), [_numbers(word, 2, 3) for word in point or []]
-            depth = scan.slices()[0].shape[1]
-            if index is None and depth > 1:
-                raise typer.BadParameter(f"the scan has {depth} slices: give the one of the box or point, 1 to {depth}",
-                                         param_hint="--slice")  # fmt: skip
-            try:
-                mask = outline_seen(
-                    load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks],
-                    index=(index or 1) - 1, through=through,
-                )  # fmt: skip
-            except ValueError as error:
-                raise typer.BadParameter(str(error), param_hint="--box, --point, --slice") from error
+        if marked:
+            mask = _outlined(task, scan, box=box, points=point or [], index=index, through=through)
         elif task == WHOLE_BODY:
             mask = outline_whole_body(scan)
         else:
@@ -96,24 +81,55 @@ def segment(
         _write_seg(mask, output, file, scan, task)
     else:
         mask.write(output)
+    _tell(mask, scan, task, as_json=as_json)
+    show.note(f"written: {output}")
+    show.disclaimer()
+
+
+def _outlined(task: str, scan: Scan, *, box: str | None, points: list[str], index: int | None, through: bool) -> Mask:
+    """What lies in the box or at the points of a slice, counted from 1."""
+    from medfm.predict.prompting import outline_seen
+    from medfm.prompter import load_prompter
+
+    sides, marks = (_numbers(box, 4) if box else None), [_numbers(word, 2, 3) for word in points]
+    depth = scan.slices()[0].shape[1]
+    if index is None and depth > 1:
+        raise typer.BadParameter(
+            f"the scan has {depth} slices: give the one of the box or point, 1 to {depth}", param_hint="--slice"
+        )
+    try:
+        return outline_seen(
+            load_prompter(task), scan, box=sides, points=[(*m, 1.0)[:3] for m in marks], index=(index or 1) - 1,
+            through=through,
+        )  # fmt: skip
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--box, --point, --slice") from error
+
+
+def _tell(mask: Mask, scan: Scan, task: str, *, as_json: bool) -> None:
+    """Millilitres on stdout; what is missing, or may be cut by the border, as notes."""
+    import json
+
+    from medfm.cli import show
+    from medfm.predict.segmenting import asymmetry, cut_off, volumes
+
     found = volumes(mask)
-    uneven = asymmetry(found)
-    missing, cut = [name for name, ml in found.items() if not ml], cut_off(mask)
+    uneven, cut = asymmetry(found), cut_off(mask)
+    missing = [name for name, ml in found.items() if not ml]
     if as_json:
         told = {"task": task, "ml": found, "left_over_right_percent": uneven, "spacing_known": scan.spacing_known}
         typer.echo(json.dumps({**told, "not_found": missing, "cut_by_border": cut}))
     else:
         for name, ml in found.items():
             if ml:
-                typer.echo(f"{name}\t{ml:.2f} ml" if scan.spacing_known else f"{name}\t{ml * 1000:.0f} voxels")
+                count = 1000 * ml / mask.voxel_volume
+                typer.echo(f"{name}\t{ml:.2f} ml" if scan.spacing_known else f"{name}\t{count:.0f} voxels")
         for name, percent in uneven.items():
             typer.echo(f"{name}, left over right\t{percent:+.1f} %")
     if missing:
         show.note(f"not found, {len(missing)} of {len(found)}: {', '.join(missing)}")
     if cut:
         show.note(f"at the border of the scan, perhaps cut by it: {', '.join(cut)}")
-    show.note(f"written: {output}")
-    show.disclaimer()
 
 
 @app.command()

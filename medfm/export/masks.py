@@ -14,6 +14,8 @@ from medfm.export.codes import site_of
 from medfm.export.dicom_source import read_sources
 from medfm.export.words import short_watermark
 from medfm.scan import Mask
+from medfm.scan.dicom_header import slices_of
+from medfm.scan.raw import Request
 from medfm.scan.volumes import write_nifti
 
 __all__ = ["mask_nifti", "mask_seg"]
@@ -37,7 +39,8 @@ def mask_seg(mask: Mask, source: Sequence[Path], *, watermark: str, adapter: str
     watermark: goes into Image Comments in full, into the descriptions in short.
 
     Raises:
-        ScanError: `source` holds no DICOM series of that grid. ShapeError: the mask is empty.
+        ScanError: `source` holds no DICOM series of that grid, or one that does not say how it lies in the patient.
+        ShapeError: the mask is empty.
     """
     import highdicom as hd
 
@@ -91,15 +94,27 @@ def _on_grid(hd: Any, mask: Mask, planes: np.ndarray, sources: Sequence[Any]) ->
 
 
 def _geometry(hd: Any, sources: Sequence[Any]) -> Any:
-    """The series' grid from its headers."""
-    positions = [header.ImagePositionPatient for header in sources]
-    spacing, order = hd.spatial.get_volume_positions(positions, sources[0].ImageOrientationPatient)
+    """The grid of a series, or of the frames of one file, from its headers. Raises ScanError."""
+    request = Request(shown="the series")
+    slices = [item for header in sources for item in slices_of(header, Path(header.filename), request)]
+    first, positions = slices[0], [item.position for item in slices]
+    if first.orientation is None or first.spacing is None or any(place is None for place in positions):
+        raise ScanError(
+            "a DICOM SEG lies in the patient, and these images do not say how they do (a radiograph?); write NIfTI"
+        )
+    orientation = first.orientation.ravel().tolist()
+    spacing, order = hd.spatial.get_volume_positions(positions, orientation)
     if spacing is None or order is None:
-        raise ScanError("the slices of this series are not equally spaced; a DICOM SEG of it cannot be written")
+        raise ScanError(
+            "the slices of this series are not equally spaced, or several lie in one place (a series in time?); a "
+            "DICOM SEG of it cannot be written"
+        )
+    if len(slices) == 1:
+        spacing = first.thickness or 1.0  # nothing tells how far apart slices are, so it is as the reader takes it
     return hd.VolumeGeometry.from_attributes(
-        image_position=positions[order.index(0)], image_orientation=sources[0].ImageOrientationPatient,
-        pixel_spacing=sources[0].PixelSpacing, spacing_between_slices=spacing, number_of_frames=len(sources),
-        rows=sources[0].Rows, columns=sources[0].Columns, coordinate_system="PATIENT",
+        image_position=positions[order.index(0)], image_orientation=orientation, pixel_spacing=first.spacing,
+        spacing_between_slices=spacing, number_of_frames=len(slices), rows=first.rows, columns=first.columns,
+        coordinate_system="PATIENT",
     )  # fmt: skip
 
 

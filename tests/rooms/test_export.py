@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from report_builders import small_report
-from scan_builders import phantom, ras_affine, series
+from scan_builders import dicom, enhanced, phantom, ras_affine, save, series
 
 from medfm.errors import MedfmError, ScanError, ShapeError
 from medfm.export import save_report
@@ -97,10 +97,15 @@ def test_sr_belongs_to_the_patient_of_its_images(source: Path, tmp_path: Path) -
     assert WARNING in made.SeriesDescription
 
 
-def test_seg_lies_where_the_mask_lies(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["series", "one slice", "enhanced"])
+def test_seg_lies_where_the_mask_lies(kind: str, tmp_path: Path) -> None:
+    if kind == "enhanced":  # all frames in one file, where no frame has its place at the top of the header
+        source = save(enhanced(), tmp_path / "enhanced.dcm")
+    else:
+        source = series(tmp_path / "ct", phantom()[: 1 if kind == "one slice" else None], ras_affine())
     scan = Scan.read(source)
     array = np.zeros(scan.data.shape[1:], np.uint8)
-    array[1, 2, 3], array[4, 5, 6] = 1, 7
+    array[0, 1, 2], array[-1, 0, 1] = 1, 7
     mask = Mask(array, scan.affine, {1: "liver", 7: "spleen"})
     seg = tmp_path / "seg.dcm"
     seg.write_bytes(mask_seg(mask, [source], watermark=f"Draft; {WARNING}", adapter="default", version="0.1.0"))
@@ -114,7 +119,8 @@ def test_seg_lies_where_the_mask_lies(source: Path, tmp_path: Path) -> None:
     row_mm, column_mm = group.PixelMeasuresSequence[0].PixelSpacing
     places = {}
     for item, pixels in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
-        origin = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
+        own = item if "PlanePositionSequence" in item else group  # of one slice it is shared
+        origin = np.array(own.PlanePositionSequence[0].ImagePositionPatient, float)
         name = names[item.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1]
         for row, column in np.argwhere(pixels):
             places[name] = (origin + axes[0] * column * column_mm + axes[1] * row * row_mm) * [-1, -1, 1]
@@ -122,6 +128,15 @@ def test_seg_lies_where_the_mask_lies(source: Path, tmp_path: Path) -> None:
     for value, name in mask.labels.items():
         d, h, w = np.argwhere(array == value)[0]
         assert places[name] == pytest.approx((scan.affine @ [w, h, d, 1])[:3], abs=1e-4)
+
+
+def test_seg_of_images_without_one_place_in_the_patient_is_refused(tmp_path: Path) -> None:
+    film = dicom(np.zeros((4, 5), np.uint16), Modality="DX", ImagePositionPatient=None, ImageOrientationPatient=None)
+    for ds, why in ((film, "radiograph"), (enhanced(times=2), "in time")):
+        path = save(ds, tmp_path / "image.dcm")
+        mask = Mask(np.ones(Scan.read(path, frame=0).data.shape[1:], np.uint8), np.eye(4))
+        with pytest.raises(ScanError, match=why):
+            mask_seg(mask, [path], watermark="", adapter="a", version="0")
 
 
 def test_seg_of_another_grid_is_refused(source: Path) -> None:

@@ -266,51 +266,15 @@ def test_dicomdir(tmp_path: Path) -> None:
         np.testing.assert_array_equal(Scan.read(path).data[0], VOLUME)
 
 
-def _enhanced(times: int = 1) -> Any:
-    """An enhanced CT: frames in shuffled order, geometry in the functional groups only."""
-    from pydicom.dataset import Dataset
-
-    frames = [(time, k) for time in range(times) for k in (2, 0, 3, 1)]
-    ds = build.dicom(np.zeros((2, 3), np.int16), NumberOfFrames=len(frames))
-    ds.PixelData = b"".join(np.full((2, 3), 10 * time + k, np.int16).tobytes() for time, k in frames)
-    del ds.ImagePositionPatient, ds.ImageOrientationPatient, ds.PixelSpacing, ds.SliceThickness
-    del ds.RescaleSlope, ds.RescaleIntercept
-
-    def group(**items: dict[str, Any]) -> Any:
-        out = Dataset()
-        for name, values in items.items():
-            inner = Dataset()
-            for keyword, value in values.items():
-                setattr(inner, keyword, value)
-            setattr(out, name, [inner])
-        return out
-
-    ds.SharedFunctionalGroupsSequence = [
-        group(
-            PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
-            PixelMeasuresSequence={"PixelSpacing": [0.5, 0.25], "SliceThickness": 3},
-            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1000, "RescaleType": "HU"},
-        )
-    ]
-    ds.PerFrameFunctionalGroupsSequence = [
-        group(
-            PlanePositionSequence={"ImagePositionPatient": [1, 2, 3 * k]},
-            FrameContentSequence={"TemporalPositionIndex": time + 1},
-        )
-        for time, k in frames
-    ]
-    return ds
-
-
 def test_enhanced_multi_frame(tmp_path: Path) -> None:
-    scan = Scan.read(build.save(_enhanced(), tmp_path / "enhanced.dcm"))
+    scan = Scan.read(build.save(build.enhanced(), tmp_path / "enhanced.dcm"))
     assert scan.data[0, :, 0, 0].tolist() == [-1000, -999, -998, -997]
     assert scan.spacing == pytest.approx((0.25, 0.5, 3.0))
     assert scan.units == "HU"
 
 
 def test_enhanced_multi_frame_with_times(tmp_path: Path) -> None:
-    path = build.save(_enhanced(times=2), tmp_path / "enhanced.dcm")
+    path = build.save(build.enhanced(times=2), tmp_path / "enhanced.dcm")
     with pytest.raises(ScanError, match="2 frames"):
         Scan.read(path)
     assert Scan.read(path, frame=1).data[0, :, 0, 0].tolist() == [-990, -989, -988, -987]
