@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from medfm.errors import ConfigError
 
@@ -18,30 +17,8 @@ Activation = Literal["relu", "leaky", "prelu", "elu", "gelu"]
 Triple = tuple[int, int, int]
 
 
-class _InFull(_ConvNd):
-    """A convolution that leaves bfloat16 where an axis is shorter than its kernel, as at the coarsest level of a small
-    patch: oneDNN (3.12) then gives the weights a gradient out of memory that nobody wrote."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor
-        if all(n >= k for n, k in zip(x.shape[2:], self.kernel_size, strict=True)):
-            found = super().forward(x)
-            return found
-        with torch.autocast(x.device.type, enabled=False):
-            found = super().forward(x.to(self.weight.dtype))
-        return found
-
-
-class _Conv2d(_InFull, nn.Conv2d):
-    pass
-
-
-class _Conv3d(_InFull, nn.Conv3d):
-    pass
-
-
 _CONVOLUTIONS: dict[tuple[int, bool], type[nn.Module]] = {
-    (2, False): _Conv2d, (3, False): _Conv3d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d,
+    (2, False): nn.Conv2d, (3, False): nn.Conv3d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ _TRAIN = {
     "minutes": 5.0, "budget": 0.0, "patience": 0, "best": False, "shard": False, "half": False, "ahead": False,
     "start": "", "seed": 0,
 }  # fmt: skip
+_UNSOUND = 10  # steps
 
 
 def train(
@@ -116,6 +118,7 @@ class _Run:
     output: Path
     shards: Sharded | None
     saved: float = field(default_factory=time.monotonic)
+    unsound: int = 0
 
     def run(self) -> None:
         from rich.console import Console
@@ -152,15 +155,25 @@ class _Run:
                 parts = self.wrapped(batch)
             self.accelerator.backward(parts["loss"])
             if self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.options["clip"])
-            self.optimizer.step()
-            if self.accelerator.sync_gradients:
+                if self.sound(self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.options["clip"])):
+                    self.optimizer.step()
+                    self.average.update(self.objective)
                 self.schedule.step()
-                self.average.update(self.objective)
-            self.optimizer.zero_grad()
+                self.optimizer.zero_grad()
         self.progress.add({name: float(value.detach()) for name, value in parts.items()})
 
-    def halved(self) -> torch.autocast:
+    def sound(self, norm: torch.Tensor) -> bool:
+        """Whether a gradient can be followed: one that is not finite spoils all weights. Ten in a row end the run."""
+        self.unsound = 0 if math.isfinite(norm) else self.unsound + 1
+        if self.unsound == _UNSOUND:
+            raise ConfigError(
+                f"the gradient was not finite in {_UNSOUND} steps in a row of epoch {self.progress.epoch + 1}; no "
+                f"weight followed it. Lower train.rate (found {self.options['rate']:g}) or look for what is odd in the "
+                "data, and start anew; --resume goes on from the last checkpoint"
+            )
+        return self.unsound == 0
+
+    def halved(self) -> AbstractContextManager[None]:
         """bfloat16 where it is asked for and fast; accelerate's own has one precision for all runs of a process."""
         return halved(self.accelerator.device.type, wanted=self.options["half"])
 

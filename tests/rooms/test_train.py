@@ -57,6 +57,35 @@ def test_killed_and_resumed_equals_uninterrupted(
     ]
 
 
+def test_a_gradient_that_is_not_finite_is_not_followed(
+    phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = Grounded.forward, []
+
+    def spoiled(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        parts = forward(self, batch)
+        return parts if len(calls) % 2 else {**parts, "loss": parts["loss"] * torch.nan}
+
+    monkeypatch.setattr(Grounded, "forward", spoiled)
+    run = train(eye_recipe(phantom_rows, tiny_language), output=tmp_path / "run")
+    assert len(calls) > 1 and all(t.isfinite().all() for t in weights(run).values())
+
+
+def test_a_run_whose_gradients_stay_infinite_ends_with_what_to_do(
+    phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Grounded.forward
+
+    def spoiled(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        parts = forward(self, batch)
+        return {**parts, "loss": parts["loss"] * torch.inf}
+
+    monkeypatch.setattr(Grounded, "forward", spoiled)
+    with pytest.raises(ConfigError, match=r"not finite in 10 steps in a row.*Lower train\.rate \(found 0\.001\)"):
+        train(eye_recipe(phantom_rows, tiny_language, epochs=20), output=tmp_path / "run")
+
+
 def test_what_some_batches_lack_is_the_mean_of_the_others(
     phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
