@@ -121,13 +121,13 @@ def _of_drawn(logits: Tensor, target: Tensor) -> Tensor:
 def deep_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: list[Tensor], target: Tensor) -> Tensor:
     """The mean of `loss` over the finest logits and coarser ones, each level with half the weight of the one before.
 
-    Deep supervision as in nnU-Net: target (B, D, H, W) is taken at each level's nearest voxels.
+    Deep supervision as in nnU-Net: target (B, D, H, W) is taken at the voxels nearest to the middles of each level's.
     """
     total, weights = logits[0].new_zeros(()), 0.0
     for level, part in enumerate(logits):
         near = target
         if level:
-            near = F.interpolate(target[:, None].float(), part.shape[2:], mode="nearest")[:, 0].long()
+            near = F.interpolate(target[:, None].float(), part.shape[2:], mode="nearest-exact")[:, 0].long()
         total = total + loss(part, near) / 2**level
         weights += 1 / 2**level
     return total / weights

@@ -48,6 +48,8 @@ def reconstruct(
 
     if any(m.complex != kspace or m.hounsfield == kspace for m in models):
         raise DataError(f"a {raw.kind} needs a model of its own kind; see the model's `physics`")
+    if not raw.data.any():
+        raise DataError(f"every number of the {raw.kind} is 0: nothing was measured, or it was written before it was")
     y = torch.from_numpy(raw.data)[None] if kspace else torch.from_numpy(raw.data)[None, None]
     slices = [_slice(raw, y, index, window, models) for index in range(y.shape[2])]
     found, deviations, starts, left, gaps = [], [], [], [], []

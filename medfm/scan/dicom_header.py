@@ -110,6 +110,11 @@ def slices_of(header: Dataset, path: Path, request: Request) -> list[Slice]:
         raise ScanError(
             f"{request.shown}: a DICOM object without pixels (a report, plan, contour or waveform?). Give an image."
         )
+    if "MOSAIC" in text_of(header, "ImageType"):  # its position is that of the whole picture, not of a slice
+        raise ScanError(
+            f"{request.shown}: a Siemens mosaic, all slices of a volume side by side in one picture. Convert it to "
+            "NIfTI, say with dcm2niix."
+        )
     frames = int(number(element(header, "NumberOfFrames")) or 1)
     samples = int(number(element(header, "SamplesPerPixel")) or 1)
     bits = int(number(element(header, "BitsAllocated")) or 8)

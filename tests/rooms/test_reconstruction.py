@@ -206,6 +206,8 @@ def test_methods_are_told_apart(tmp_path: Path) -> None:
         medfm.reconstruct(raw, method="grappa")
     with pytest.raises(DataError, match="own kind"):
         medfm.reconstruct(raw, models=[Reconstructor(**PLAIN)])
+    with pytest.raises(DataError, match="nothing was measured"):
+        medfm.reconstruct(replace(raw, data=np.zeros_like(raw.data)))
 
 
 def test_a_sinogram_becomes_hounsfield_units_and_invented_structure_is_told(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ CASES: dict[str, tuple[Maker, str]] = {
     "DICOM slope 0": (_dicom(RescaleSlope=0), "slope"),
     "DICOM orientation parallel": (_dicom(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "perpendicular"),
     "DICOM orientation zero": (_dicom(ImageOrientationPatient=[0, 0, 0, 0, 0, 0]), "perpendicular"),
+    "DICOM mosaic of Siemens": (_dicom(ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]), "dcm2niix"),
     "DICOM position out of this world": (_dicom(PixelSpacing=[1e9, 1e9]), "mm"),
     "DICOM with unknown transfer syntax": (_swap(_dicom(), b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0"), "decoded|damaged"),
     "DICOM JPEG 2000 that is none": (_swap(_dicom(), b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.90"[:20]), "decoded|damaged"),
@@ -320,10 +321,6 @@ def test_bad_file_gives_a_clear_error(name: str, tmp_path: Path, capfd: pytest.C
     assert "SECRET" not in text and build.PATIENT_ID not in text
     assert "SECRET" not in "".join(capfd.readouterr())
     assert not list(tmp_path.parent.glob("evil*"))
-
-
-def test_there_are_many_cases() -> None:
-    assert len(CASES) >= 60
 
 
 @pytest.mark.parametrize("spacing", [0, -1, (1, 0), (1, 1, float("nan")), (1, 2, 3, 4)])

@@ -228,6 +228,17 @@ def test_deep_supervision_halves_the_weight_of_each_coarser_level() -> None:
     assert deep_loss(lambda part, _: torch.tensor(float(part.shape[2])), levels, target) == pytest.approx((8 + 2) / 1.5)
 
 
+def test_coarser_levels_are_held_against_labels_in_the_same_place() -> None:
+    """They were nearly half a coarse voxel off: the first voxel of each cell was taken for all of it."""
+    place = torch.arange(64).view(1, 1, 1, -1).expand(1, 1, 4, -1)  # each label is its column
+    levels = [torch.zeros(1, 64, 1, size, 16 * size) for size in (4, 2, 1)]
+    seen: list[torch.Tensor] = []
+    deep_loss(lambda _, target: seen.append(target[0, 0, 0].float()) or torch.zeros(()), levels, place)  # type: ignore[func-returns-value]
+    for level, found in enumerate(seen):
+        middles = (torch.arange(len(found)) + 0.5) * 2**level - 0.5
+        assert (found - middles).abs().max() <= 0.5  # of a fine voxel: no voxel lies in the middle of an even number
+
+
 def test_folds_measure_each_scan_once_and_leave_an_ensemble(tmp_path: Path) -> None:
     made = Made(Path(), Path(), Path(), tmp_path / "made")
     small = [
