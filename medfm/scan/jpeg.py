@@ -50,15 +50,17 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     """
     import imagecodecs
 
-    if runner.transfer_syntax in JPEG2000TransferSyntaxes:
+    jpeg2000 = runner.transfer_syntax in JPEG2000TransferSyntaxes
+    # an end before the last start: libjpeg would fill the rest with grey, charls take seconds to see it
+    if not jpeg2000 and src.rfind(b"\xff\xd9") < src.rfind(b"\xff\xda"):
+        raise ValueError("the picture has no end: it is truncated")
+    if jpeg2000:
         array = imagecodecs.jpeg2k_decode(src)
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
             runner.set_option("photometric_interpretation", "RGB")
     elif runner.transfer_syntax in JPEGLSTransferSyntaxes:
         array = imagecodecs.jpegls_decode(src)
     else:
-        if src.rfind(b"\xff\xd9") < src.rfind(b"\xff\xda"):  # end before start: libjpeg would fill the rest with grey
-            raise ValueError("the picture has no end: it is truncated")
         stored = "RGB" if runner.samples_per_pixel == 3 else None  # both the same: no conversion
         array = imagecodecs.jpeg8_decode(src, colorspace=stored, outcolorspace=stored)
     shape = (runner.rows, runner.columns, runner.samples_per_pixel)

@@ -25,7 +25,6 @@ from medfm.image.patches import random_bend, random_map, sample_patch
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.metrics import label_dice
 from medfm.nn import half
-from medfm.nn.stages import convolution
 from medfm.nn.tiles import label_tiles, starts
 from medfm.predict.segmenting import asymmetry
 from medfm.scan import Scan
