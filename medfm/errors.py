@@ -24,6 +24,7 @@ __all__ = [
     "SeriesChoice",
     "ShapeError",
     "UnknownName",
+    "UnlikeTraining",
     "WeightsError",
 ]
 
@@ -70,3 +71,7 @@ class AdapterMismatch(MedfmError):
 
 class DataError(MedfmError):
     """A row of a data set cannot be used."""
+
+
+class UnlikeTraining(UserWarning):
+    """A scan is of another kind than those that a model has learned from."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -299,7 +299,7 @@ def save_adapter(model: MedFM, folder: Path, *, parent: Path | None = None) -> N
     if hasattr(model.language, "peft_config"):
         model.language.save_pretrained(str(folder), save_embedding_layers=False)
         file = folder / "adapter_model.safetensors"
-        save_file({n: t.half().contiguous() for n, t in load_file(file).items()}, file)
+        assets.write_tensors({n: t.half() for n, t in load_file(file).items()}, file)
         settings = json.loads((folder / "adapter_config.json").read_text())
         settings["base_model_name_or_path"] = assets.hub_id(model.config.language)  # not where it lay on this machine
         (folder / "adapter_config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
@@ -314,6 +314,8 @@ def save_merged(model: MedFM, folder: Path) -> None:
     language = folder / "language"
     model.language.save_pretrained(str(language))
     model.tokenizer.save_pretrained(str(language))
+    for file in language.glob("*.safetensors"):
+        assets.readable(file)
     assets.write_eye(model.vision.state_dict(), folder)
     about = {k: getattr(model.config, k) for k in ("vision", "prepare", "prompt", "abstain")}
     about |= {"language": "language", "base": _digest(language)}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medfm import assets, config
@@ -48,7 +48,7 @@ class Stored(nn.Module):
         """Write `medfm.json` and the weights in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {n: t.half() if t.is_floating_point() else t for n, t in self.own_tensors().items()}
-        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / self.file)
+        assets.write_tensors(tensors, folder / self.file)
         (folder / "medfm.json").write_text(json.dumps({"kind": self.kind, **self.settings}, indent=1) + "\n")
 
     def own_tensors(self) -> dict[str, Tensor]:

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medfm import config
+from medfm import assets, config
 from medfm.errors import ConfigError
 from medfm.heads.structures import StructureHead
 from medfm.language.connector import Connector
@@ -67,7 +66,7 @@ class Vision(nn.Module):
     def write(self, file: Path) -> None:
         """Save the weights as safetensors in half precision."""
         halves = {n: t.half() if t.is_floating_point() else t for n, t in self.state_dict().items()}
-        save_file({n: t.contiguous() for n, t in halves.items()}, file)
+        assets.write_tensors(halves, file)
 
     def look(self, x: Tensor, spacing: Tensor) -> tuple[list[Tensor], Tensor, Glimpse]:
         """The pyramid, the structure logits, and what the rest needs of them."""

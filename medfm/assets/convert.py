@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medfm.assets.tensors import readable, write_tensors
 from medfm.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def torch_tensors(source: Path, folder: Path) -> None:
     Raises WeightsError when the file holds anything but tensors.
     """
     import torch
-    from safetensors.torch import save_file
 
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
@@ -53,7 +53,7 @@ def torch_tensors(source: Path, folder: Path) -> None:
     if strange:
         raise WeightsError(f"{source.name} holds {strange[0]!r}, which is not a named tensor; expected tensors only.")
     # clone: tensors of a checkpoint may be views of one storage, which safetensors refuses
-    save_file({name: value.contiguous().clone() for name, value in state.items()}, folder / "model.safetensors")
+    write_tensors({name: value.contiguous().clone() for name, value in state.items()}, folder / "model.safetensors")
 
 
 def gguf_llama(source: Path, folder: Path) -> None:
@@ -75,6 +75,7 @@ def gguf_llama(source: Path, folder: Path) -> None:
             "tokenizer; only Llama networks with a byte-level BPE (gpt2) tokenizer are converted."
         )
     save_file(dict(_llama_tensors(reader, meta)), folder / "model.safetensors", metadata={"format": "pt"})
+    readable(folder / "model.safetensors")
     _write_json(
         folder / "config.json", _llama_config(meta, tied="output.weight" not in {t.name for t in reader.tensors})
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medfm.assets.places import adapter_folder, own_adapters, shipped_adapters
+from medfm.assets.tensors import write_tensors
 from medfm.errors import AdapterMismatch, UnknownName
 
 if TYPE_CHECKING:
@@ -54,15 +55,14 @@ def write_eye(tensors: Mapping[str, Tensor], folder: Path, *, parent: Path | Non
     as it is where the parent is a folder somewhere, which could be gone tomorrow.
     """
     import torch
-    from safetensors.torch import save_file
 
     halves = {n: (t.half() if t.is_floating_point() else t).cpu().contiguous() for n, t in tensors.items()}
     if parent is None or parent.resolve() not in [f.resolve() for f in (*shipped_adapters(), *own_adapters())]:
-        save_file(halves, folder / _FILE)
+        write_tensors(halves, folder / _FILE)
         return None
     known = eye_tensors(parent)
     changed = {n: t for n, t in halves.items() if n not in known or not torch.equal(known[n], t)}
-    save_file(changed, folder / _FILE)
+    write_tensors(changed, folder / _FILE)
     return {"name": parent.name, "eye": eye_digest(parent)}
 
 

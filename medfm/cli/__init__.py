@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import warnings
+from typing import TextIO
 
 import medfm.cli.finetuning
 import medfm.cli.reporting  # noqa: F401  (hangs its commands on the app)
 from medfm.cli import classifying, detecting, reconstructing, registering, segmenting, synthesizing  # noqa: F401
 from medfm.cli.commands import app
-from medfm.errors import MedfmError, SeriesChoice
+from medfm.errors import MedfmError, SeriesChoice, UnlikeTraining
 
 __all__ = ["main"]
 
@@ -18,12 +21,29 @@ __all__ = ["main"]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+_plain = warnings.showwarning
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+    line: str | None = None,
+) -> None:  # fmt: skip
+    """A warning of ours as a note; those of other libraries as Python shows them."""
+    if not issubclass(category, UnlikeTraining):
+        _plain(message, category, filename, lineno, file, line)
+        return
+    from medfm.cli.show import warning
+
+    warning(str(message))
+
+
 def main() -> None:
     """Run the command line.
 
     A MedfmError, and a file that cannot be read or written, end it with one message and code 2; anything else keeps its
     traceback.
     """
+    warnings.showwarning = _warned
     try:
         app()
     except SeriesChoice as error:
@@ -37,9 +57,12 @@ def main() -> None:
         failure(str(error))
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
-            raise
         from medfm.cli.show import failure
 
-        failure(f"{error.filename}: {error.strerror}")
+        if error.filename is not None:
+            failure(f"{error.filename}: {error.strerror}")
+        elif error.errno == errno.ENOSPC:  # of a write, which names no file
+            failure("the disk is full; make room, or choose another folder with --output")
+        else:
+            raise
         sys.exit(2)

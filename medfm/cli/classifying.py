@@ -40,7 +40,6 @@ def classify(
     scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
     models = [medfm.load_classifier(name) for name in task]
-    show.doubts(models[0], scan)
     with show.waiting("classifying"):
         scores = medfm.classify(models, scan)
     if as_json:

@@ -39,7 +39,6 @@ def detect(
     scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
     model = medfm.load_detector(task)
-    show.doubts(model, scan)
     with show.waiting("detecting"):
         boxes = medfm.detect(model, scan, threshold=threshold)
     rows = [(box, *box_size(scan, box)) for box in boxes]

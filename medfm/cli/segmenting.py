@@ -75,7 +75,6 @@ def segment(
             mask = outline_whole_body(scan)
         else:
             model = medfm.load_segmenter(task)
-            show.doubts(model, scan)
             mask = medfm.segment(model, scan, flip=flip)
     if output.suffix == ".dcm":
         _write_seg(mask, output, file, scan, task)

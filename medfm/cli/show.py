@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from medfm.cli.doctor import Finding
     from medfm.errors import SeriesChoice
     from medfm.scan import Answer, Scan
-    from medfm.stored import Stored
 
 __all__ = [
     "about",
     "adapters",
     "disclaimer",
-    "doubts",
     "failure",
     "figures",
     "findings",
@@ -36,6 +34,7 @@ __all__ = [
     "scan",
     "series_choice",
     "waiting",
+    "warning",
 ]
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]note[/]", "missing": "[bold red]missing[/]"}
@@ -75,18 +74,12 @@ def series_choice(error: SeriesChoice) -> None:
 def scan(scan: Scan) -> None:
     """One line on what was read, then its warnings."""
     _err().print(f"[dim]{_safe(about_scan(scan))}[/]", soft_wrap=True)
-    for warning in scan.notes:
-        _err().print(f"[yellow]note:[/] {_safe(warning)}", soft_wrap=True)
+    for note in scan.notes:
+        warning(note)
 
 
-def doubts(model: Stored, scan: Scan) -> None:
-    """What speaks against showing a model such a scan."""
-    from medfm import fitting
-
-    settings = model.settings
-    for doubt in [*fitting.doubts(model.kind, settings, scan), *fitting.too_wide(model.kind, settings, scan)]:
-        line = f"{model.name} was {doubt}. Do not believe what it says."
-        _err().print(f"[yellow]note:[/] {_safe(line)}", soft_wrap=True)
+def warning(text: str) -> None:
+    _err().print(f"[yellow]note:[/] {_safe(text)}", soft_wrap=True)
 
 
 @contextmanager

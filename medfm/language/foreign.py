@@ -151,6 +151,7 @@ class Foreign:
         """Write the LoRA as plain PEFT and `medfm.json`, which names the model it belongs to."""
         folder.mkdir(parents=True, exist_ok=True)
         self.network.save_pretrained(str(folder))
+        assets.readable(folder / "adapter_model.safetensors")
         about = {"kind": "foreign", **self.config.to_dict()}
         (folder / "medfm.json").write_text(json.dumps(about, indent=1) + "\n")
 

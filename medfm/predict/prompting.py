@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medfm.grid import resample
 from medfm.predict.marking import index_of
 from medfm.scan import Mask, Scan
+from medfm.scan.orientation import displayed_at
 
 if TYPE_CHECKING:
     from medfm.grid import Grid
@@ -89,9 +90,7 @@ def outline_marked(
         across = int(np.ptp(ends, axis=0).argmin())
         plane = ("axial", "coronal", "sagittal")[across]
         ends[:, across] = ends[:, across].sum() // 2
-    marked = np.zeros((1, *scan.data.shape[1:]), np.uint8)
-    marked[0, *ends.T] = 1
-    shown = np.argwhere(replace(scan, data=marked).slices(plane)[0][0])  # the same voxels as they are seen
+    shown = displayed_at(ends, scan.data.shape[1:], plane) if scan.frame == "patient" else ends
     (index, top, left), (_, bottom, right) = shown.min(0), shown.max(0) + 1
     found = outline_seen(
         model, scan, index=int(index), plane=plane, through=True, name="Marked region",

@@ -14,6 +14,7 @@ __all__ = [
     "check_affine",
     "diagonal_affine",
     "display",
+    "displayed_at",
     "lps_to_ras",
     "plane_of_direction",
     "spacing_of",
@@ -120,3 +121,10 @@ def display(
         return data[:, ::-1, ::-1, ::-1].transpose(0, 2, 1, 3), (h, d, w)
     # sagittal: rows to Inferior, columns to Posterior, slices to Left
     return data[:, ::-1, ::-1, ::-1].transpose(0, 3, 1, 2), (w, d, h)
+
+
+def displayed_at(voxels: NDArray[np.int64], shape: tuple[int, int, int], plane: str) -> NDArray[np.int64]:
+    """Where `display` shows voxels (N, 3) of canonical data of `shape` (D, H, W): slice, row, column of each."""
+    d, h, w = (np.array(shape) - 1 - voxels).T
+    columns = {"axial": (voxels[:, 0], h, w), "coronal": (h, d, w), "sagittal": (w, d, h)}
+    return np.stack(columns[plane], axis=1)

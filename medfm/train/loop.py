@@ -22,6 +22,7 @@ from medfm.data.batches import loader as batch_loader
 from medfm.errors import ConfigError
 from medfm.nn.half import halved
 from medfm.stored import Stored, start_from
+from medfm.train.checkpoint import Checkpoint
 from medfm.train.shards import Sharded
 
 __all__ = ["train"]
@@ -67,8 +68,8 @@ def train(
                 f"the recipe leaves data.{key} open; say where the data lie: data.{key}=PATH "
                 f"(found {given or 'nothing else'})"
             )
-    checkpoint = output / "checkpoint"
-    if checkpoint.exists() and not resume:
+    checkpoint = Checkpoint(output, recipe)
+    if checkpoint.last() and not resume:
         raise ConfigError(f"{output} holds a run already; go on with it by --resume, or choose another folder")
     output.mkdir(parents=True, exist_ok=True)
     set_seed(options["seed"])
@@ -83,7 +84,7 @@ def train(
     optimizer = torch.optim.AdamW(objective.parameter_groups(options["rate"]), weight_decay=options["decay"])
     loader = batch_loader(objective.batches, objective.collate, ahead=options["ahead"])
     steps = math.ceil(len(loader) / accelerator.num_processes / options["accumulate"]) * options["epochs"]
-    progress = _Progress(checkpoint, budget=options["budget"] * 60)
+    progress = _Progress(budget=options["budget"] * 60)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _cosine(max(step, progress.share() * steps), steps, options["warmup"])
     )
@@ -94,10 +95,11 @@ def train(
         optimizer, loader = accelerator.prepare(optimizer, loader)
     average = _Average(objective, options["average"])
     accelerator.register_for_checkpointing(schedule, average)
-    if resume and checkpoint.exists():
-        accelerator.load_state(str(checkpoint))
-        progress.load()
-    run = _Run(accelerator, objective, wrapped, optimizer, schedule, loader, average, progress, options, output, shards)
+    if resume:
+        _go_on(accelerator, checkpoint, progress)
+    run = _Run(
+        accelerator, objective, wrapped, optimizer, schedule, loader, average, progress, options, checkpoint, shards
+    )
     run.run()
     return output
 
@@ -115,7 +117,7 @@ class _Run:
     average: _Average
     progress: _Progress
     options: dict[str, Any]
-    output: Path
+    kept: Checkpoint
     shards: Sharded | None
     saved: float = field(default_factory=time.monotonic)
     unsound: int = 0
@@ -130,6 +132,8 @@ class _Run:
             done = progress.epoch * len(self.loader) + progress.step
             task = bar.add_task("training", total=len(self.loader) * self.options["epochs"], completed=done)
             for epoch in range(progress.epoch, self.options["epochs"]):
+                if self.over():
+                    break
                 self.objective.batches.epoch = epoch
                 self.wrapped.train()
                 skipped = self.accelerator.skip_first_batches(self.loader, progress.step)
@@ -146,8 +150,13 @@ class _Run:
                     if spent >= 1:
                         break
                 self.end_pass(epoch)
-                if self.agreed(progress.share(), 0)[0] >= 1 or 0 < self.options["patience"] <= progress.since:
-                    break
+
+    def over(self) -> bool:
+        """Whether the passes so far are all of them; a run that is resumed when it was complete takes no step more."""
+        progress = self.progress
+        if not progress.epoch or progress.step:
+            return False
+        return self.agreed(progress.share())[0] >= 1 or 0 < self.options["patience"] <= progress.since
 
     def step(self, batch: Any) -> None:
         with self.accelerator.accumulate(self.wrapped):
@@ -203,11 +212,11 @@ class _Run:
                 entry |= objective.evaluate()
             better = progress.judge(entry.get("score", 0.0))
             if self.accelerator.is_main_process:
-                with (self.output / "log.jsonl").open("a") as log:
+                with (self.kept.output / "log.jsonl").open("a") as log:
                     plain = {k: round(v, 4) if math.isfinite(v) else None for k, v in entry.items()}  # JSON has no NaN
                     log.write(json.dumps(plain) + "\n")
                 if better or not self.options["best"]:
-                    objective.save(self.output)
+                    objective.save(self.kept.output)
         self.checkpoint()
 
     def checkpoint(self) -> None:
@@ -215,9 +224,21 @@ class _Run:
         self.saved = time.monotonic()
         self.accelerator.wait_for_everyone()
         if self.shards is None:
-            self.accelerator.save_state(str(self.progress.folder))
-            if self.accelerator.is_main_process:
-                self.progress.save()
+            self.kept.save(self.accelerator, self.progress.state())
+
+
+def _go_on(accelerator: Accelerator, checkpoint: Checkpoint, progress: _Progress) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, quiet=not accelerator.is_main_process, soft_wrap=True, markup=False)
+    if checkpoint.last() is None:
+        console.print(f"{checkpoint.output} holds no checkpoint: the run begins at its start")
+        return
+    state, changed = checkpoint.load(accelerator)
+    progress.go_on(state)
+    console.print(f"goes on at epoch {progress.epoch + 1}, step {progress.step}")
+    if changed:
+        console.print(f"note: the run began with {', '.join(changed)}; rate and decay stay so, the rest is as said now")
 
 
 def _start(objective: Any, name: str, *, told: bool) -> None:
@@ -290,8 +311,8 @@ class _Progress:
     is.
     """
 
-    def __init__(self, folder: Path, *, budget: float) -> None:
-        self.folder, self.epoch, self.step = folder, 0, 0
+    def __init__(self, *, budget: float) -> None:
+        self.epoch, self.step = 0, 0
         self.budget, self.start, self.spent = budget, time.monotonic(), 0.0
         self.best, self.since = -1.0, 0
         self.sums: dict[str, float] = {}
@@ -323,22 +344,11 @@ class _Progress:
         self.best, self.since = max(self.best, score), 0 if better else self.since + 1
         return better
 
-    def save(self) -> None:
-        (self.folder / "progress.json").write_text(
-            json.dumps(
-                {
-                    "epoch": self.epoch,
-                    "step": self.step,
-                    "sums": self.sums,
-                    "counts": self.counts,
-                    "best": self.best,
-                    "since": self.since,
-                    "spent": self.spent + time.monotonic() - self.start,
-                }
-            )
-        )
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        kept = ("epoch", "step", "sums", "counts", "best", "since")
+        return {name: getattr(self, name) for name in kept} | {"spent": self.spent + time.monotonic() - self.start}
 
-    def load(self) -> None:
-        saved = json.loads((self.folder / "progress.json").read_text())
+    def go_on(self, saved: dict[str, Any]) -> None:
         counts = dict.fromkeys(saved["sums"], saved["step"])  # of a run that began before they were kept
         vars(self).update({"counts": counts, **saved})

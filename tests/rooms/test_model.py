@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import medfm
 from medfm.errors import AdapterMismatch, UnknownName
 from medfm.language.prompt import pack
-from medfm.model import MedFM, load, save_adapter
+from medfm.model import MedFM, load, save_adapter, save_merged
 from medfm.predict import ask, ask_many, stream
 from medfm.scan import Scan
 
@@ -203,6 +203,17 @@ def test_save_adapter_round_trip(model: MedFM, tmp_path: Path) -> None:
     vision = load(tmp_path / "copy").vision.state_dict()
     for name, tensor in model.vision.state_dict().items():
         torch.testing.assert_close(vision[name].float(), tensor.half().float(), msg=name)
+
+
+def test_a_colleague_can_read_what_was_saved(model: MedFM, tmp_path: Path) -> None:
+    """safetensors writes files that only their owner may read."""
+    new = tmp_path / "new"
+    new.touch()
+    save_adapter(model, tmp_path / "copy")
+    save_merged(model, tmp_path / "merged")
+    files = [*tmp_path.rglob("*.safetensors")]
+    assert len(files) == 3
+    assert {file.stat().st_mode for file in files} == {new.stat().st_mode}
 
 
 def test_evidence_is_a_box_around_what_is_named(model: MedFM, monkeypatch: pytest.MonkeyPatch) -> None:

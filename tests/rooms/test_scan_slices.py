@@ -12,6 +12,7 @@ import scan_builders as build
 
 from medfm.errors import ScanError
 from medfm.scan import Scan
+from medfm.scan.orientation import displayed_at
 
 SPACING = (0.8, 1.2, 2.5)
 
@@ -22,6 +23,15 @@ def scan() -> Scan:
     volume = np.zeros((6, 8, 10), np.int16)
     volume[4:, 6:, 7:] = 7  # D up, H anterior, W right
     return Scan.from_array(volume, affine=build.ras_affine(SPACING))
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_voxel_is_displayed_where_its_place_says(plane: str) -> None:
+    volume = np.arange(6 * 8 * 10, dtype=np.int16).reshape(6, 8, 10)
+    shown = Scan.from_array(volume, affine=build.ras_affine(SPACING)).slices(plane)[0][0]
+    voxels = np.array([[0, 0, 0], [5, 7, 9], [2, 6, 1]])
+    places = displayed_at(voxels, volume.shape, plane)
+    assert shown[tuple(places.T)].tolist() == volume[tuple(voxels.T)].tolist()
 
 
 def test_axial_is_seen_from_the_feet(scan: Scan) -> None:
