@@ -15,6 +15,7 @@ from medfm.errors import ConfigError
 from medfm.heads.structures import StructureHead
 from medfm.language.connector import Connector
 from medfm.language.glance import Panel
+from medfm.metrics import normalise_answer
 
 __all__ = ["Glimpse", "Seen", "Vision", "load_fitting"]
 
@@ -62,6 +63,24 @@ class Vision(nn.Module):
         self.answers = list(answers)
         plain = sum(getattr(self.encoder, "stage_channels", self.encoder.channels)[2:])
         self.glance = Panel(plain, width, answers=len(answers), looks=looks) if answers else None
+
+    @torch.no_grad()
+    def know(self, answers: Sequence[str]) -> None:
+        """Let the second looks choose among other answers; those known before keep what was learned of them, and new
+        ones begin as unlikely."""
+        assert self.glance is not None
+        before = {normalise_answer(answer): row for row, answer in enumerate(self.answers)}
+        rows = [before.get(normalise_answer(answer), -1) for answer in answers]
+        for member in self.glance.members:
+            last = member.choose[-1]
+            assert isinstance(last, nn.Linear)
+            more = nn.Linear(last.in_features, len(rows), device=last.weight.device)
+            for new, old in enumerate(rows):
+                more.bias[new] = last.bias.min() if old < 0 else last.bias[old]
+                if old >= 0:
+                    more.weight[new] = last.weight[old]
+            member.choose[-1] = more
+        self.answers = list(answers)
 
     def write(self, file: Path) -> None:
         """Save the weights as safetensors in half precision."""

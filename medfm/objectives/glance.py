@@ -47,10 +47,11 @@ class Glances(nn.Module):
         self.choosing = Choosing(answers, language=model["language"], prompt=model.get("prompt", {}))
         self.about = {"labels": about["labels"], "prepare": about["prepare"], "answers": answers, "looks": looks}
         self.vision = Vision(
-            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width, answers=answers,
-            looks=looks,
+            encoder=model["encoder"], labels=about["labels"], width=self.choosing.width,
+            answers=about.get("answers") or answers, looks=looks,
         )  # fmt: skip
         load_fitting(self.vision, tensors)
+        self.vision.know(answers)
         self.vision.requires_grad_(False)
         self.glance.requires_grad_(True)
         self.views = look_at(self.vision, self.cases, views=views)

@@ -125,6 +125,26 @@ def test_a_frozen_eye_stays_as_it_was(glance_folder: Path, adapter_folder: Path)
     assert changed == {"connector.patch", "connector.note", "connector.norm", "connector.gain"}
 
 
+def test_other_answers_cost_nothing_that_was_learned_of_the_known_ones(
+    glance_folder: Path, phantom_rows: Path, tiny_language: Path, tmp_path: Path
+) -> None:
+    new = {"image": "scan0.png", "question": "What is the noise?", "answer": "A cough"}
+    image = json.loads(phantom_rows.read_text().splitlines()[0])["image"]
+    more = phantom_rows.with_name("more.jsonl")
+    more.write_text(phantom_rows.read_text() + 2 * (json.dumps({**new, "image": image}) + "\n"))
+    chosen: list[torch.Tensor] = []
+    for rows in (phantom_rows, more):
+        recipe = glance_recipe(glance_folder, rows, tiny_language)
+        objective = build("objectives", recipe["objective"], data=recipe["data"], seed=0).eval()
+        known = objective.vision.answers
+        batch = {**objective.choosing.batch(objective.cases[:1]), "plain": objective.collate([0])["plain"]}
+        member = objective.glance.members[0]
+        chosen.append(objective.choosing.chosen(member, member.remember(batch["plain"]), batch)[0])
+    assert "A cough" in known and known.index("A cough") < len(known) - 1  # sorted: the others moved on
+    old = [n for n, answer in enumerate(known) if answer != "A cough"]
+    torch.testing.assert_close(chosen[1][old], chosen[0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_long_question_changes_nothing_for_the_others(
     eye_folder: Path, phantom_rows: Path, tiny_language: Path
 ) -> None:
