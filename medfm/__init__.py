@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         classify,
         denoise,
         detect,
+        outline_marked,
         reconstruct,
         register,
         report,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         stream,
         synthesize,
     )
+    from medfm.prompter import load_prompter
     from medfm.reconstructor import load_reconstructor
     from medfm.registrar import load_registrar
     from medfm.scan import RawData, Scan
@@ -42,10 +44,12 @@ __all__ = [
     "load",
     "load_classifier",
     "load_detector",
+    "load_prompter",
     "load_reconstructor",
     "load_registrar",
     "load_segmenter",
     "load_synthesizer",
+    "outline_marked",
     "reconstruct",
     "register",
     "report",
@@ -66,10 +70,12 @@ _HOMES = {
     "load": "medfm.model",
     "load_classifier": "medfm.classifier",
     "load_detector": "medfm.detector",
+    "load_prompter": "medfm.prompter",
     "load_reconstructor": "medfm.reconstructor",
     "load_registrar": "medfm.registrar",
     "load_segmenter": "medfm.segmenter",
     "load_synthesizer": "medfm.synthesizer",
+    "outline_marked": "medfm.predict",
     "reconstruct": "medfm.predict",
     "register": "medfm.predict",
     "report": "medfm.predict",

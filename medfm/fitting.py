@@ -36,11 +36,10 @@ def too_wide(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
     """Why a segmenter of volumes that learned from crops should not be shown a whole scan; else empty."""
     if kind != "segment" or settings.get("atlas") or settings["patch"][0] == 1:
         return []
-    sides = [count * mm for count, mm in zip(scan.data.shape[1:], scan.spacing[::-1], strict=True)]
     field = field_of(settings["patch"], settings["prepare"].get("spacing"), scan)
-    if not wider(sides, field):
+    if not wider(scan.extent, field):
         return []
-    small, large = (" x ".join(f"{mm:.0f}" for mm in lengths) for lengths in (field, sides))
+    small, large = (" x ".join(f"{mm:.0f}" for mm in lengths) for lengths in (field, scan.extent))
     return [f"trained on parts of about {small} mm; this scan is {large} mm. Cut it to the region"]
 
 

@@ -217,11 +217,10 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     from medfm.fitting import field_of, wider
 
     models = segmenters_for(structure, scan) if structure else []
-    sides = [count * mm for count, mm in zip(scan.data.shape[1:], reversed(scan.spacing), strict=True)]
-    models = [one for one in models if not one.too_small(sides)]
+    models = [one for one in models if not one.too_small(scan.extent)]
     fields = [(one, field_of(one.patch, one.preparation.spacing, scan)) for one in models]
-    able = [(one, field) for one, field in fields if not wider(sides, field)]
-    fitting = min(able, key=lambda pair: abs(log(prod(pair[1]) / prod(sides))), default=(None,))[0]
+    able = [(one, field) for one, field in fields if not wider(scan.extent, field)]
+    fitting = min(able, key=lambda pair: abs(log(prod(pair[1]) / prod(scan.extent))), default=(None,))[0]
     if least and models and fitting is None:  # minutes of work for outlines of what is not there
         raise MedfmError(
             f"The scan is several times larger than what the model {models[0].name} was trained on. Cut it to the "

@@ -38,8 +38,7 @@ _outlines: WeakKeyDictionary[Scan, Mask] = WeakKeyDictionary()  # for as long as
 def is_brain_volume(scan: Scan, region: str) -> bool:
     """MR in mm of a `region` "Head", and large enough for the model's atlas."""
     mr = KINDS.get(scan.modality) == "MRI" and scan.frame == "patient" and scan.spacing_known
-    sides = [n * mm for n, mm in zip(scan.data.shape[1:], scan.spacing[::-1], strict=True)]
-    return mr and region == "Head" and scan.data.shape[1] > 1 and not _model().too_small(sides)
+    return mr and region == "Head" and scan.data.shape[1] > 1 and not _model().too_small(scan.extent)
 
 
 def outlined(scan: Scan) -> Mask:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfm.grid import resample
+from medfm.predict.called import verb
 from medfm.predict.marking import index_of
 from medfm.scan import Mask, Scan
 from medfm.scan.orientation import displayed_at
@@ -72,6 +73,7 @@ def outline_seen(
     return Mask(labels[0], scan.affine, found.labels)
 
 
+@verb
 def outline_marked(
     model: Prompter, scan: Scan, *, box: tuple[Sequence[float], Sequence[float]] | None = None,
     point: Sequence[float] | None = None,

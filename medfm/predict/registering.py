@@ -98,9 +98,8 @@ def _first(model: Registrar, moving: Scan, fixed: Scan) -> NDArray[np.float64]:
 
 def _check_extent(model: Registrar, fixed: Scan) -> None:
     known = model.about.get("extent mm")
-    extent = [n * mm for n, mm in zip(fixed.data.shape[1:], fixed.spacing[::-1], strict=True)]
-    if known and any(mm > 2 * most for mm, most in zip(extent, known, strict=True)):
-        shown = [" x ".join(f"{v:.0f}" for v in size) for size in (extent, known)]
+    if known and any(mm > 2 * most for mm, most in zip(fixed.extent, known, strict=True)):
+        shown = [" x ".join(f"{v:.0f}" for v in size) for size in (fixed.extent, known)]
         raise DataError(
             f"the scan measures {shown[0]} mm (D, H, W); {model.name or 'the model'} was trained on {shown[1]} mm. "
             "Crop it to what the model knows, or use --method affine, bspline or demons"

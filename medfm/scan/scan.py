@@ -124,6 +124,12 @@ class Scan:
         return orientation.spacing_of(self.affine)
 
     @property
+    def extent(self) -> tuple[float, float, float]:
+        """The field of view in mm along D, H, W, as a network counts axes."""
+        (_, d, h, w), (x, y, z) = self.data.shape, self.spacing
+        return d * z, h * y, w * x
+
+    @property
     def best_plane(self) -> str | None:
         """The plane the scan was acquired in (axial when isotropic); None for `frame="image"`."""
         if self.frame == "image":
