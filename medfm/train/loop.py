@@ -124,13 +124,12 @@ class _Run:
 
     def run(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         console, told, progress = Console(stderr=True), time.monotonic(), self.progress
         with Progress(*columns, console=console, disable=not self.accelerator.is_main_process) as bar:
-            done = progress.epoch * len(self.loader) + progress.step
-            task = bar.add_task("training", total=len(self.loader) * self.options["epochs"], completed=done)
+            task = bar.add_task("training", total=1.0)
             for epoch in range(progress.epoch, self.options["epochs"]):
                 if self.over():
                     break
@@ -139,17 +138,23 @@ class _Run:
                 skipped = self.accelerator.skip_first_batches(self.loader, progress.step)
                 for batch in skipped if progress.step else self.loader:
                     self.step(batch)
-                    bar.update(task, advance=1, description=progress.line(epoch))
+                    line = f"{progress.line(epoch)}, {progress.step}/{len(self.loader)} steps"
+                    bar.update(task, completed=self.done(), description=line)
                     if not console.is_terminal and time.monotonic() - told > 60:  # a log file gets a line a minute
                         told = time.monotonic()
                         left = timedelta(seconds=round(bar.tasks[0].time_remaining or 0))
-                        console.print(f"{progress.line(epoch)}, {progress.step}/{len(self.loader)} steps, {left} left")
+                        console.print(f"{line}, {left} left")
                     spent, due = self.agreed(progress.share(), self.minutes())
                     if due > self.options["minutes"]:
                         self.checkpoint()
                     if spent >= 1:
                         break
                 self.end_pass(epoch)
+
+    def done(self) -> float:
+        """Share of the run that is done: of its passes, or of its budget of minutes where that ends it before."""
+        steps = self.progress.epoch * len(self.loader) + self.progress.step
+        return min(1.0, max(steps / (len(self.loader) * self.options["epochs"]), self.progress.share()))
 
     def over(self) -> bool:
         """Whether the passes so far are all of them; a run that is resumed when it was complete takes no step more."""
