@@ -14,7 +14,8 @@ from torch import Tensor
 
 from medfm import config
 from medfm.nn.attention import centred_positions
-from medfm.nn.tissues import CHANNELS, Tissues
+from medfm.nn.half import halved
+from medfm.nn.tissues import CHANNELS, GREYS, Tissues
 from medfm.scan import Scan
 from medfm.segmenter import Segmenter, load_segmenter
 from medfm.stored import Stored, load_stored
@@ -94,13 +95,23 @@ class LesionFinder(Stored):
         return logits
 
     @torch.no_grad()
+    def chances(self, x: Tensor) -> Tensor:
+        """x: (1, 11, D, H, W) -> (1, 1, D, H, W), the mean over a scan, its mirror image and both bright for dark."""
+        inverse = x.clone()
+        inverse[:, :GREYS] *= -1
+        with halved(x.device.type):
+            seen = [self(image)[0].float().sigmoid() for image in (x, inverse)]
+            seen += [self(image.flip(4))[0].float().sigmoid().flip(4) for image in (x, inverse)]
+        return torch.stack(seen).mean(0)
+
+    @torch.no_grad()
     def probabilities(self, scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Of a lesion in each voxel (d, h, w) of about `spacing` mm of the scan; and which of them lie on the left.
 
         Raises ScanError: too little of a head is in the scan.
         """
         x, where = self.ground.read(scan)
-        chance = self(x[None])[0].sigmoid() * (self.ground.tissues.brain > 0.05)
+        chance = self.chances(x[None]) * (self.ground.tissues.brain > 0.05)
         found = F.grid_sample(chance, where.flip(-1)[None], align_corners=False)[0, 0]
         left = self.ground.low[2] + (where[..., 2] + 1) / 2 * (self.ground.high - self.ground.low)[2] < 0
         return found.numpy(), left.numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ MAIN = (
 )  # fmt: skip
 # Painted on their own, but part of a structure: inferior horns and plexus, white matter lesions, small vessels.
 _PART_OF = {5: 4, 44: 43, 136: 4, 137: 4, 163: 43, 164: 43, 25: 2, 57: 41, 30: 2, 62: 41}
+_OWN = (25, 57, 30, 62)  # of these, what a person has of his own: white matter lesions and small vessels
 _PAIRS = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26,
           60: 28, 62: 30, 163: 136, 164: 137}  # fmt: skip
 # (grey matter, white matter, fluid) in what a voxel of each label looks like
@@ -76,6 +77,14 @@ class Head:
         name = path.name.split(".")[0]
         a, b, c = ((first + last) / 2 - start for (first, last), (start, _) in zip(brain, head, strict=True))
         return cls(labels[window].contiguous(), values, (d, h, w), (a, b, c), name)
+
+    def healthy(self) -> Head:
+        """The head without the white matter lesions and small vessels of its own: they become what is nearest."""
+        from scipy import ndimage
+
+        own = torch.isin(self.values, torch.tensor(_OWN))[self.labels.int()].numpy()
+        nearest = ndimage.distance_transform_edt(own, self.spacing, return_distances=False, return_indices=True)
+        return replace(self, labels=self.labels[tuple(torch.from_numpy(nearest).long())])
 
     def looks(self) -> tuple[Tensor, Tensor]:
         """For `random_contrast`, with one row more, at the end, for what is planted."""

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from medfm.image import synthesis
 
-__all__ = ["VOLUMES", "apart", "brighten", "plant", "spots", "widened"]
+__all__ = ["VISIBLE", "VOLUMES", "apart", "brighten", "contrast", "plant", "spots", "widened"]
 
 VOLUMES = (0.065, 33.5)  # ml of spheres of 5 and 40 mm
+VISIBLE = 1.0  # least `contrast` of a lesion that a reader can be asked for
+_NEAR = 5.0  # mm that surroundings reach
 # Where lesions lie: the tissue of one side, by FreeSurfer's numbers.
 _PLACE = {"left": (2, 3, 7, 8, 10, 11, 12), "right": (41, 42, 46, 47, 49, 50, 51)}
 _VENTRICLE = {4: 2, 43: 41}  # lateral ventricle -> the white matter that it grows into
@@ -85,6 +87,23 @@ def widened(structures: Tensor, *, spacing: Sequence[float], generator: torch.Ge
             grown = F.max_pool3d(grown, [2 * n + 1 for n in steps], stride=1, padding=steps)
         wider[(grown[0] > 0) & (structures == white)] = ventricle
     return wider
+
+
+def contrast(image: Tensor, lesion: Tensor, brain: Tensor, spacing: Sequence[float]) -> float:
+    """How far the mean grey of a lesion in `image` (D, H, W) is from that of the brain within 5 mm of it, in standard
+    deviations of the latter. lesion, brain: masks of that shape; other lesions are left out of the second."""
+    from scipy import ndimage
+
+    margins = [math.ceil(_NEAR / mm) for mm in spacing]
+    places = lesion.nonzero()
+    first, last = places.amin(0).tolist(), places.amax(0).tolist()
+    cut = tuple(slice(max(0, a - m), b + m + 1) for a, b, m in zip(first, last, margins, strict=True))
+    inside, grey = lesion[cut], image[cut].float()
+    near = torch.from_numpy(ndimage.distance_transform_edt(~inside.numpy(), spacing)) < _NEAR
+    around = grey[near & ~inside & brain[cut]]
+    if len(around) < 2:
+        return 0.0
+    return float((grey[inside].mean() - around.mean()).abs() / around.std().clamp(min=1e-6))
 
 
 def apart(hosts: Tensor, generator: torch.Generator, *, gap: float = 0.15) -> float:

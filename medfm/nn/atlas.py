@@ -90,25 +90,22 @@ class Atlas:
     def fit(self, image: Tensor, spacing: Sequence[float], starts: Sequence[Tensor], *, thin: int = 1) -> Fit:
         """image: (D, H, W) in 0 to 1, of about 3 mm. All `starts` are tried at half the resolution.
 
-        thin: the last rounds, which take most of the time, look at every `thin`-th voxel along each axis, each at
-        others.
+        thin: a round looks at every `thin`-th voxel along each axis, the next at others.
         """
         d, h, w = image.shape
         size = (max(1, round(d / 2)), max(1, round(h / 2)), max(1, round(w / 2)))
         small = F.adaptive_avg_pool3d(image[None, None], size)[0, 0]
         steps = [s * a / b for s, a, b in zip(spacing, image.shape, size, strict=True)]
         half = torch.tensor(image.shape) * torch.tensor(spacing) / 2
-        tried = [self._climb(small, steps, self._begun(pose, torch.zeros(3), half), rounds=24) for pose in starts]
+        begun = [self._begun(pose, torch.zeros(3), half) for pose in starts]
+        tried = [self._climb(small, steps, one, rounds=24, thin=thin) for one in begun]
         best = min(tried, key=lambda pair: pair[0])[1]
         best = self._begun(best.pose, *self._box(best.pose, image.shape, spacing))
-        for knots, rounds, every, (grid, mm) in (
-            (40.0, 48, 1, (small, steps)),
-            (20.0, 40, thin, (image, list(spacing))),
-        ):
+        for knots, rounds, grid, mm in ((40.0, 48, small, steps), (20.0, 40, image, list(spacing))):
             count = [max(4, round(2 * float(h) / knots) + 1) for h in best.half]
             before = torch.zeros(1, 3, 2, 2, 2) if best.bend is None else best.bend
             best.bend = F.interpolate(before, count, mode="trilinear", align_corners=True)
-            best = self._climb(grid, mm, best, rounds=rounds, thin=every)[1]
+            best = self._climb(grid, mm, best, rounds=rounds, thin=thin)[1]
         return best
 
     @torch.no_grad()

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["CHANNELS", "Tissues"]
+__all__ = ["CHANNELS", "GREYS", "Tissues"]
 
 CHANNELS = 11
+GREYS = 6  # of them, the first: in a scan with bright for dark their signs are the other way round
 _CLASSES = {
     "white": ("cerebral white matter", "cerebellar white matter"),
     "grey": ("cerebral cortex", "cerebellar cortex", "hippocampus", "amygdala"),
@@ -22,6 +23,7 @@ _CLASSES = {
 }  # the rest is deep
 _OUTLIER = 0.02  # share of voxels that fit no tissue, before anything is seen
 _ROUNDS = 8
+_EVERY = 3  # voxels of which one is looked at for that: neighbours tell the same
 _EVERYWHERE = 1e-3  # chance of each class outside of its place
 _DARK = 0.1  # added before the logarithm of greys in 0 to 1, as in `medfm.nn.atlas`
 
@@ -37,10 +39,23 @@ class Tissues:
         self.brain = self.chance.sum(0)
         told = {kind: number for number, group in enumerate(_CLASSES.values()) for kind in group}
         self.classes = torch.tensor([told.get(kind, len(_CLASSES)) for kind in each])
-        self.used = self.brain > 0.5
-        d, h, w = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in self.brain.shape], indexing="ij")
+        self.shown = self.brain > 0.02
+        d, h, w = (
+            axis[self.shown]
+            for axis in torch.meshgrid(*[torch.linspace(-1, 1, n) for n in self.brain.shape], indexing="ij")
+        )
         powers = [(a, b, c) for a in range(5) for b in range(5) for c in range(5) if 0 < a + b + c < 5]
         self.waves = torch.stack([d**a * h**b * w**c for a, b, c in powers])
+        chance, count = self.chance[:, self.shown], len(_CLASSES) + 1
+        self.used = self.brain[self.shown] > 0.5
+        self.taught = self.used.nonzero().flatten()[::_EVERY]
+        self.certain, self.bent = chance[:, self.taught], self.waves[:, self.taught]
+        self.maybe = chance + _EVERYWHERE
+        # of the means of a class's tissues, the share that each has in a place
+        local = chance + _EVERYWHERE * self.chance.mean((1, 2, 3))[:, None]
+        total = torch.zeros(count, local.shape[1]).index_add_(0, self.classes, local)
+        self.local = local / total[self.classes].clamp(min=1e-9)
+        self.places = torch.zeros(count, local.shape[1]).index_add_(0, self.classes, chance)
 
     def channels(self, image: Tensor) -> Tensor:
         """(11, D, H, W) of `image` in 0 to 1, 0 outside the brain.
@@ -49,26 +64,21 @@ class Tissues:
         deep nuclei have in this place, how well any tissue explains it, and the chances of these four. Greys are
         logarithms in deviations of the brain's.
         """
-        grey = (image + _DARK).log()
-        chance, seen, waves = self.chance[:, self.used], grey[self.used], self.waves[:, self.used]
-        means, widths, bias = _explained(seen, chance, waves)
-        grey = grey - (self.waves * bias.view(-1, 1, 1, 1)).sum(0)
+        grey = (image + _DARK).log()[self.shown]
+        means, widths, bias = _explained(grey[self.taught], self.certain, self.bent)
+        grey = grey - bias @ self.waves
         here = grey[self.used]
         middle, spread = here.median(), here.std().clamp(min=1e-3)
-        likely = torch.full_like(grey, 1e-9)
-        apart = []
-        for number in range(len(_CLASSES) + 1):
-            inside = (self.classes == number).nonzero().flatten()
-            local = self.chance[inside] + _EVERYWHERE * self.chance[inside].mean((1, 2, 3), keepdim=True)
-            mean = (local * means[inside].view(-1, 1, 1, 1)).sum(0) / local.sum(0).clamp(min=1e-9)
-            apart.append((grey - mean) / spread)
-        for number in range(len(means)):
-            z = (grey - means[number]) / widths[number]
-            likely += (self.chance[number] + _EVERYWHERE) * (-0.5 * z.square()).exp() * (spread / widths[number])
-        places = torch.zeros(len(_CLASSES) + 1, *grey.shape).index_add_(0, self.classes, self.chance)
+        z = (grey - means[:, None]) / widths[:, None]
+        likely = (self.maybe * (-0.5 * z.square()).exp() * (spread / widths)[:, None]).sum(0)
         own = (grey - middle) / spread
-        found = torch.stack([own, own.flip(2), *apart, likely.log().clamp(min=-9) / 3])
-        return torch.cat([found.clamp(-6, 6), places]) * (self.brain > 0.02)
+        mean = torch.zeros_like(self.places).index_add_(0, self.classes, self.local * means[:, None])
+        found = torch.cat([own[None], (grey - mean) / spread, (likely + 1e-9).log().clamp(min=-9)[None] / 3])
+        whole = torch.zeros(CHANNELS, *self.brain.shape)
+        whole[0, self.shown], whole[2:7, self.shown] = own.clamp(-6, 6), found[1:].clamp(-6, 6)
+        whole[1] = whole[0].flip(2)
+        whole[7:, self.shown] = self.places
+        return whole
 
 
 def _explained(grey: Tensor, chance: Tensor, waves: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Learns to find lesions in brains of any contrast: every step paints a new one, with lesions, on an atlas's grid."""
+"""Learns to find lesions in brains of any contrast, painted with lesions in them on an atlas's grid."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from medfm.data.batches import Batches
 from medfm.data.brain import Head, random_voxel, read_heads, value_names
 from medfm.finder import LesionFinder
 from medfm.image import synthesis
+from medfm.nn.tissues import GREYS
 from medfm.objectives.groups import at_one_rate
 
 __all__ = ["Planted"]
 
+_HARD, _HEAVY = 500, 10.0  # one in so many voxels is hard, and counts so much more
 _FINE = 2  # images are painted with voxels that much smaller and averaged: a voxel holds parts of several tissues
 
 
@@ -31,7 +33,8 @@ class Planted(nn.Module):
         share: of the scans that have lesions, one to `most`, of 5 to 40 mm, few in most of them. distract: chance of
             each of several things that are no lesion, see `medfm.data.synthetic.synthetic_scan`.
         warp: mm of deviation by which structures may lie beside their places.
-        samples: images a pass. batch: images a step. looks: images of each held person after a pass.
+        samples: images, painted in the first pass and kept (6 MB each), so `train.ahead` is not for this.
+        batch: images a step. looks: images of each held person after a pass.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Planted(nn.Module):
         distract: float = 0.3, warp: float = 4.0, samples: int = 60, batch: int = 1, looks: int = 4, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.heads, self.held, self.looks = read_heads(data["train"]), read_heads(data["validate"]), looks
+        self.heads, self.held = ([h.healthy() for h in read_heads(data[key])] for key in ("train", "validate"))
         self.network = LesionFinder(
             **model,
             about={
@@ -47,24 +50,38 @@ class Planted(nn.Module):
                 "held out": [h.name for h in self.held],
             },
         )  # fmt: skip
-        nn.init.constant_(self.network.head.logits[0].bias, -4.0)  # lesions are rare
-        self.share, self.most, self.distract, self.warp = share, most, distract, warp
+        for last in self.network.head.logits:
+            nn.init.constant_(last.bias, -4.0)  # lesions are rare
+        self.share, self.most, self.distract, self.warp, self.looks = share, most, distract, warp, looks
         ground = self.network.ground
         self.size = [n * _FINE for n in ground.places.shape[:3]]
         self.spacing = [float(s) / _FINE for s in ground.steps]
-        self.middle = ground.places.reshape(-1, 3).double().mean(0)
+        self.middle = ground.places.reshape(-1, 3).mean(0)
         centres = ground.brain.get_buffer("centres").double()
         self.ways = {h.name: _onto(h, centres, ground.brain.labels) for h in (*self.heads, *self.held)}
         self.batches = Batches([0] * samples, batch, seed=seed)
+        self.kept: dict[tuple[str, int], dict[str, Tensor]] = {}
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        """x (B, 11, D, H, W); target (B, 1, D, H, W), the share of lesion in each voxel; weight, alike."""
-        generator = self.batches.generator(indices)
-        return self._painted([self.heads[i % len(self.heads)] for i in indices], generator)
+        """x (B, 11, D, H, W); target (B, 1, D, H, W), the share of lesion in each voxel; weight, alike.
 
-    def _painted(self, heads: list[Head], generator: torch.Generator) -> dict[str, Tensor]:
-        made = [self._one(head, generator) for head in heads]
-        return {name: torch.stack([one[name] for one in made]) for name in made[0]}
+        A scan comes back in another guise: mirrored, bright for dark, of more contrast or less.
+        """
+        generator = self.batches.generator(indices)
+        made = [self._kept(self.heads, i) for i in indices]
+        batch = {name: torch.stack([one[name] for one in made]).float() for name in made[0]}
+        sign, mirrored = torch.rand(2, generator=generator).round()
+        batch["x"][:, :GREYS] *= (2 * sign - 1) * (0.15 * torch.randn((), generator=generator)).exp()
+        return {name: t.flip(4) for name, t in batch.items()} if mirrored else batch
+
+    def _kept(self, heads: list[Head], number: int) -> dict[str, Tensor]:
+        """The painted scan of that number, in half precision: to paint it takes longer than to learn from it."""
+        head = heads[number % len(heads)]
+        if (key := (head.name, number)) not in self.kept:
+            seed = hash((self.batches.seed, number, heads is self.held)) % 2**63
+            made = self._one(head, torch.Generator().manual_seed(seed))
+            self.kept[key] = {name: t.half() for name, t in made.items()}
+        return self.kept[key]
 
     def _one(self, head: Head, generator: torch.Generator) -> dict[str, Tensor]:
         points = synthesis.random_points(
@@ -72,7 +89,7 @@ class Planted(nn.Module):
             knots=30,
         )  # fmt: skip
         way = self.ways[head.name]
-        points = ((points.double() + self.middle) @ way[:3] + way[3]).float()
+        points = points @ way[:3] + (self.middle @ way[:3] + way[3])
         labels = synthesis.sample_labels(head.labels, points, spacing=head.spacing, centre=head.centre)
         mask = head.targets()[labels.long()]
         means, deviations = synthesis.random_contrast(*head.looks(), generator=generator)
@@ -90,19 +107,24 @@ class Planted(nn.Module):
         voxel = random_voxel(generator, low=1.0, high=3.0)
         image = synthesis.acquire(image, spacing=self.spacing, target=voxel, generator=generator)
         image = F.interpolate(image[None, None], self.size, mode="trilinear", align_corners=False)
+        weights = self._weights(image[0, 0], planted, mask)
         image = synthesis.normalise(F.avg_pool3d(image, _FINE)[0, 0])
         gamma = torch.exp(0.3 * torch.randn((), generator=generator))
         x = self.network.ground.tissues.channels(image.pow(gamma))
         target = F.avg_pool3d((planted > 0).float()[None], _FINE)
-        # so that small lesions are learned as well, a large one counts little more than they do
-        volume = torch.bincount(planted.flatten().long(), minlength=count + 1) * math.prod(self.spacing)
-        heavy = (4000 / volume.clamp(min=50)) ** 0.8
-        heavy[0] = 0
-        weight = F.max_pool3d(heavy[planted.long()][None], _FINE)
-        weight = weight.where(weight > 0, 1)
-        if torch.rand((), generator=generator) < 0.5:
-            x, target, weight = x.flip(3), target.flip(3), weight.flip(3)
+        weight = F.max_pool3d(weights[planted.long()][None], _FINE).where(target > 0, 1)
         return {"x": x, "target": target, "weight": weight}
+
+    def _weights(self, image: Tensor, planted: Tensor, mask: Tensor) -> Tensor:
+        """What a voxel of each value of `planted` counts. So that small lesions are learned as well, a large one counts
+        little more than they do; one that cannot be told from its surroundings is neither right nor wrong."""
+        weights = torch.zeros(int(planted.max()) + 1)
+        brain = (mask > 0) & (planted == 0)
+        for number in range(1, len(weights)):
+            lesion = planted == number
+            if lesions.contrast(image, lesion, brain, self.spacing) >= lesions.VISIBLE:
+                weights[number] = (4000 / max(50.0, float(lesion.sum()) * math.prod(self.spacing))) ** 0.8
+        return weights
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         brain = self.network.ground.tissues.brain > 0.05
@@ -110,7 +132,7 @@ class Planted(nn.Module):
         for level, logits in enumerate(self.network(batch["x"])):
             size = logits.shape[2:]
             target, weight = (F.adaptive_avg_pool3d(batch[key], size) for key in ("target", "weight"))
-            inside = F.adaptive_max_pool3d(brain.float()[None], size)[0]
+            inside = F.adaptive_max_pool3d(brain.float()[None], size)[0] > 0
             loss, total = loss + _loss(logits.float(), target, weight, inside) / 2**level, total + 1 / 2**level
         return {"loss": loss / total}
 
@@ -122,9 +144,9 @@ class Planted(nn.Module):
 
         tops, truth = [], []
         for number in range(self.looks * len(self.held)):
-            batch = self._painted([self.held[number % len(self.held)]], torch.Generator().manual_seed(number))
-            chance, target = self.network(batch["x"])[0].sigmoid(), batch["target"]
-            tops += [chance[F.max_pool3d(target, 5, 1, 2) == 0].max()]
+            batch = {name: t.float()[None] for name, t in self._kept(self.held, number).items()}
+            chance, target = self.network(batch["x"])[0].sigmoid(), batch["target"] * (batch["weight"] > 0)
+            tops += [chance[F.max_pool3d(batch["target"], 5, 1, 2) == 0].max()]
             truth += [0]
             if target.max() > 0.5:
                 tops += [chance[target > 0.5].max()]
@@ -140,12 +162,20 @@ class Planted(nn.Module):
 
 
 def _loss(logits: Tensor, target: Tensor, weight: Tensor, inside: Tensor) -> Tensor:
-    """Weighted cross-entropy plus the Dice of V-Net over all lesions of the batch."""
-    weight = weight * inside
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
+    """Weighted cross-entropy plus the Dice of V-Net over all lesions of the batch.
+
+    The healthy voxels that look most like a lesion weigh like one (Shrivastava et al., CVPR 2016): a few of them are
+    enough to call a healthy brain ill. inside: (D, H, W), where brain is.
+    """
     p = logits.sigmoid()
+    healthy = (p.detach() * (inside & (target == 0))).flatten()
+    hard = torch.zeros_like(healthy).index_fill_(
+        0, healthy.topk(len(target) * int(inside.sum()) // _HARD).indices, _HEAVY
+    )
+    weight = (weight + hard.view_as(weight)) * inside
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
     dice = 1 - (2 * (weight * p * target).sum() + 1) / ((weight * (p.square() + target.square())).sum() + 1)
-    return 2 * entropy.sum() / inside.sum() + dice * bool(target.max() > 0.1)
+    return 100 * entropy.sum() / (len(target) * inside.sum()) + dice * bool(target.max() > 0.1)
 
 
 def _onto(head: Head, centres: Tensor, names: list[str]) -> Tensor:
@@ -160,4 +190,4 @@ def _onto(head: Head, centres: Tensor, names: list[str]) -> Tensor:
             known.append(F.pad(centre, (0, 1), value=1))
             found.append((inside.double().mean(0) - torch.tensor(head.centre)) * torch.tensor(head.spacing))
     way: Tensor = torch.linalg.lstsq(torch.stack(known), torch.stack(found)).solution
-    return way
+    return way.float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from small_recipes import label_maps
 
 from medfm.data.brain import Head, read_heads
-from medfm.data.lesions import apart, plant
+from medfm.data.lesions import apart, contrast, plant
 from medfm.data.synthetic import synthetic_scan
 from medfm.errors import ConfigError, ScanError
 from medfm.image.synthesis import acquire, blob, random_contrast, random_points, sample_labels
@@ -46,6 +47,27 @@ def test_a_planted_lesion_lies_on_the_side_that_is_told(head: Head) -> None:
         )
         columns = (planted > 0).nonzero()[:, 2].float()  # W runs to the right
         assert (columns.mean() > head.centre[2]) == (side == "right")
+
+
+@pytest.mark.parametrize("grey", [0.9, 0.1])
+def test_contrast_counts_the_deviations_of_what_is_near(grey: float) -> None:
+    image = 0.5 + 0.1 * torch.randn(30, 30, 30, generator=draws())
+    brain, lesion = torch.ones(30, 30, 30, dtype=torch.bool), torch.zeros(30, 30, 30, dtype=torch.bool)
+    lesion[12:17, 12:17, 12:17] = True
+    image[:, :, :6] = 20.0  # too far to count
+    assert contrast(image, lesion, brain, (1.0, 1.0, 1.0)) < 0.3
+    image[lesion] = grey
+    assert contrast(image, lesion, brain, (1.0, 1.0, 1.0)) == pytest.approx(4, rel=0.1)
+
+
+def test_a_healthy_head_has_no_lesions_of_its_own(head: Head) -> None:
+    ill = head.labels.clone()
+    white = head.values.tolist().index(2)
+    place = tuple((head.labels == white).nonzero()[40].tolist())
+    ill[place] = len(head.values)
+    found = replace(head, labels=ill, values=torch.cat([head.values, torch.tensor([25])])).healthy()
+    assert found.labels[place] == white and (found.labels != head.labels).sum() == 0
+    assert torch.equal(head.healthy().labels, head.labels)
 
 
 def test_the_same_generator_paints_the_same_and_half_are_mirrored(head: Head) -> None:

@@ -14,10 +14,12 @@ from small_recipes import label_maps
 from medfm.assistant.conversation import Conversation
 from medfm.assistant.drafts import drafted
 from medfm.errors import DataError
+from medfm.evaluate import lesions as evaluate
 from medfm.evaluate.lesions import evaluate_lesions, fit_score
 from medfm.finder import LesionFinder
 from medfm.grid import GridPrepare
 from medfm.language.wording import facts_of, read, write
+from medfm.nn.tissues import CHANNELS, GREYS
 from medfm.objectives.planted import Planted
 from medfm.predict import lesions
 from medfm.predict.evidence import Candidate, Look
@@ -119,6 +121,29 @@ def test_figures_hold_what_was_found_against_what_was_planted(model: LesionFinde
     assert metrics["overall"]["n"] == 2 and metrics["sensitivity"]["n"] == metrics["specificity"]["n"] == 1
     assert metrics["specificity"]["value"] == float(not any(p["score"] >= 0.5 for p in cases[0]["parts"]))
     assert len(fit_score(tmp_path / "out" / "cases.jsonl")) == 3
+
+
+def test_a_hidden_lesion_is_no_fault_and_a_visible_one_is_painted_beside_it(
+    model: LesionFinder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contrasts = iter([0.2, 0.2, 0.4, 3.0, 3.0])  # each kept scan is measured twice
+    monkeypatch.setattr(evaluate, "_contrast", lambda made: next(contrasts))
+    maps = [str(path) for path in label_maps(tmp_path / "heads", count=1)]
+    metrics = evaluate_lesions(model, maps, output=tmp_path / "out", images=2, resamples=20)
+    cases = [json.loads(line) for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()]
+    assert [case["case"] for case in cases] == ["subject_0-0", "subject_0-1", "subject_0-1-again"]
+    assert metrics["overall"]["n"] == metrics["any_contrast"]["overall"]["n"] == 2
+    assert metrics["hidden"]["value"] == 1.0 and metrics["sensitivity"]["n"] == 1
+
+
+def test_a_mirrored_or_inverted_scan_has_the_same_lesions(tmp_path: Path) -> None:
+    encoder = {"name": "conv", "ndim": 3, "channels": [4, 8], "down": "stride"}
+    finder = LesionFinder(encoder=encoder, head={}, brain="brain", spacing=6.0).eval()
+    x = torch.randn(1, CHANNELS, *finder.ground.tissues.brain.shape, generator=torch.Generator().manual_seed(0))
+    inverse = torch.cat([-x[:, :GREYS], x[:, GREYS:]], 1)
+    first = finder.chances(x)
+    assert torch.allclose(finder.chances(inverse), first, atol=1e-3)
+    assert torch.allclose(finder.chances(x.flip(4)).flip(4), first, atol=1e-3) and first.std() > 1e-3
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
