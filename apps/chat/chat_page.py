@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from medfm.errors import MedfmError, SeriesChoice
 
 DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
 LONGEST = 1000  # characters of a question; the browser keeps to it, others may not
+_CLOSING = 3.0  # seconds until a closed page is noticed
 HOUR = 3600  # seconds after which an upload that was never opened is deleted
 Shown = tuple[Any, ...]
 
@@ -52,7 +54,11 @@ def build(parts: Parts) -> gr.Blocks:
         _opening(parts, entry, shown)
         _asking(parts, talking, viewer)
         page.load(_progress(parts), None, header, api_name=False, concurrency_limit=None, show_progress="hidden")
-        page.unload(_ending(parts))
+        page.unload(_leaving(parts))
+        tab = gr.JSON(visible=False)
+        page.load(
+            _returning(parts), tab, shown, js=_TAB, api_name="back", concurrency_limit=None, show_progress="hidden"
+        )
     return page.queue(default_concurrency_limit=4)
 
 
@@ -204,13 +210,8 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
         session.opened()
     session.talk.open(scan, prior=prior)
     session.views = {**(session.views if prior else {}), which: view}
-    facts = facts_of(scan, view)
-    if prior:
-        assert session.talk.current is not None
-        facts["facts"] = [about_scan(session.talk.current), f"prior: {facts['facts'][0]}"]
-    series = gr.update() if keep else gr.update(visible=False)
-    role_now = gr.update(visible=True, value="current")
-    return facts, viewer_of(session), talk_of(session), series, role_now, drafted(session.talk)
+    facts, viewer, talk, _, role_now, draft = standing(session)
+    return facts, viewer, talk, gr.update() if keep else gr.update(visible=False), role_now, draft
 
 
 def _is_prior(session: Session, role: str) -> bool:
@@ -291,7 +292,7 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
         return
     model, prior, before = loading.result(), talk.prior, None
     run = (lambda: respond(talk, asked, model)) if call is None else (lambda: run_tool(talk, call, model))
-    ticket = parts.desk.submit(session, run)
+    ticket = session.ticket = parts.desk.submit(session, run)
     while not ticket.done() and session.talk is talk:
         now = talk_of(session, waiting=parts.desk.ahead(ticket), stopping=stopped.is_set())
         if now != before:
@@ -301,6 +302,8 @@ def reply(parts: Parts, session: Session, adapter: str) -> Iterator[tuple[Any, A
     if session.talk is not talk:  # another scan was opened, or the tab was closed
         return
     if (error := ticket.exception()) is not None:
+        if turns[-1].role == "medfm":  # what it broke off
+            turns.pop()
         turns.append(failed(error))
     if talk.prior is not None and talk.prior is not prior:
         session.views["prior"] = view_of(session, talk.prior, "prior")
@@ -323,8 +326,58 @@ def _progress(parts: Parts) -> Callable[[], Iterator[dict[str, str]]]:
     return progress
 
 
-def _ending(parts: Parts) -> Callable[..., None]:
-    def end(request: gr.Request) -> None:
-        parts.sessions.end(key_of(request))
+def _leaving(parts: Parts) -> Callable[..., None]:
+    def leave(request: gr.Request) -> None:
+        parts.sessions.leave(key_of(request))
 
-    return end
+    return leave
+
+
+# sessionStorage is the tab's own and outlives a reload; `again`: the page has been in this tab before
+_TAB = """() => {
+  const again = sessionStorage.getItem("medfm-tab");
+  const name = again ?? Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-");
+  sessionStorage.setItem("medfm-tab", name);
+  return { name, again: again !== null };
+}"""
+
+
+def _returning(parts: Parts) -> Callable[..., Iterator[Shown]]:
+    def back(tab: dict[str, Any], request: gr.Request) -> Iterator[Shown]:
+        """What was open in this tab before it was loaded again, with the answer that is still being made."""
+        name, session = str(tab["name"])[:100], None
+        until = time.monotonic() + (_CLOSING if tab["again"] else 0)
+        while (session := parts.sessions.back(key_of(request), name)) is None and time.monotonic() < until:
+            time.sleep(0.1)  # that the page before is gone is noticed a little later
+        if session is None:  # a new tab, or a copy of one that is still open
+            parts.session(request).tab = name
+            return
+        if session.talk.current is None:
+            return
+        yield standing(session)
+        if _busy(session) and (session.ticket is None or session.ticket.done()):  # it never came into the line
+            session.answering = None
+            for now, *_ in reply(parts, session, parts.adapter):
+                yield gr.skip(), gr.skip(), now, gr.skip(), gr.skip(), gr.skip()
+        talk = session.talk
+        while _busy(session) and session.ticket is not None and not session.ticket.done():
+            yield gr.skip(), gr.skip(), talk_of(session), gr.skip(), gr.skip(), gr.skip()
+            wait([session.ticket], timeout=0.5)
+        if session.talk is talk:
+            yield standing(session)
+
+    return back
+
+
+def standing(session: Session) -> Shown:
+    """All that is open, as `show` returns it."""
+    current, prior = session.talk.current, session.talk.prior
+    assert current is not None
+    facts = facts_of(current, session.views["current"])
+    if prior is not None:
+        facts["facts"].append(f"prior: {about_scan(prior)}")
+        facts["notes"] += facts_of(prior, session.views["prior"])["notes"]
+        if prior.content_hash == current.content_hash:
+            facts["notes"].append("The prior is the very scan that is open: both have the same pixels.")
+    role = gr.update(visible=True, value="current")
+    return facts, viewer_of(session), talk_of(session), gr.skip(), role, drafted(session.talk)

@@ -98,7 +98,7 @@ def drafting(parts: Parts, session: Session, adapter: str, told: dict[str, str |
         yield {**drafted(talk), "error": "A question is being answered; draft when it is done."}
         return
     call = Call("report", {name: words for name, text in told.items() if (words := (text or "").strip())})
-    ticket = parts.desk.submit(session, lambda: run_tool(talk, call, loading.result()))
+    ticket = session.ticket = parts.desk.submit(session, lambda: run_tool(talk, call, loading.result()))
     before = None
     while not ticket.done() and session.talk is talk:
         ahead = parts.desk.ahead(ticket)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medfm.assistant import Audit, Call, Conversation, Turn
+from medfm.assistant.stopping import stopped_by
 
 Key = tuple[str, str]
 
@@ -39,6 +40,9 @@ class Session:
         self.taken: Path | None = None  # folder of the last upload
         self.home: Path | None = None  # folder of the upload that is the current scan
         self.seen = time.monotonic()
+        self.tab = ""  # the browser's own name of the tab, which a reload does not change
+        self.left: float | None = None  # when its page was closed, or began to be loaded again
+        self.ticket: Future[None] | None = None  # the answer that was asked for last
 
     def take(self, files: list[str]) -> None:
         """Move an upload into the session's folder, where it ends with the session. The one before it goes, unless it
@@ -78,11 +82,16 @@ class Session:
 
 
 class Sessions:
-    """All sessions of the page, by cookie and tab; those nobody uses for `idle` seconds end, and so does the oldest
-    one when there would be more than `limit`."""
+    """All sessions of the page, by cookie and tab.
 
-    def __init__(self, folder: Path, *, audit: Audit | None = None, idle: float = 3600, limit: int = 32) -> None:
-        self.folder, self.audit, self.idle, self.limit = folder, audit or Audit(), idle, limit
+    Those end that nobody uses for `idle` seconds, whose page was closed for `grace` seconds (a page that is loaded
+    again comes back before), and the oldest one when there would be more than `limit`.
+    """
+
+    def __init__(
+        self, folder: Path, *, audit: Audit | None = None, idle: float = 3600, grace: float = 60, limit: int = 32
+    ) -> None:
+        self.folder, self.audit, self.idle, self.grace, self.limit = folder, audit or Audit(), idle, grace, limit
         self._open: dict[Key, Session] = {}
         self._lock = threading.Lock()
 
@@ -92,7 +101,7 @@ class Sessions:
             session = self._open.pop(key, None) or Session(self.folder, audit=self.audit)
             session.seen = time.monotonic()
             self._open[key] = session  # the dictionary's order is that of last use
-            leaving = [k for k, s in self._open.items() if s.seen < session.seen - self.idle]
+            leaving = self._over(session.seen)
             leaving += list(self._open)[: max(0, len(self._open) - len(leaving) - self.limit)]
             gone = [self._open.pop(k) for k in dict.fromkeys(leaving)]
         for old in gone:
@@ -107,18 +116,30 @@ class Sessions:
                     return session if secrets.compare_digest(owner.encode(), cookie.encode()) else None
         return None
 
-    def end(self, key: Key) -> None:
-        """The tab was closed."""
+    def leave(self, key: Key) -> None:
+        """The page of a tab was closed, or is loaded again."""
         with self._lock:
-            session = self._open.pop(key, None)
-        if session is not None:
-            session.close()
+            if key in self._open:
+                self._open[key].left = time.monotonic()
+
+    def back(self, key: Key, tab: str) -> Session | None:
+        """The session that the same tab of the same browser has left, now under `key`; None where there is none."""
+        with self._lock:
+            for old, session in self._open.items():
+                if old[0] == key[0] and session.tab == tab and session.left is not None:
+                    session.left, session.seen = None, time.monotonic()
+                    self._open[key] = self._open.pop(old)
+                    return session
+        return None
+
+    def _over(self, now: float) -> list[Key]:
+        left = [k for k, s in self._open.items() if s.left is not None and s.left <= now - self.grace]
+        return [k for k, s in self._open.items() if k in left or s.seen < now - self.idle]
 
     def sweep(self) -> None:
-        """End what has been idle for too long."""
+        """End what has been idle, or closed, for too long."""
         with self._lock:
-            old = [k for k, s in self._open.items() if s.seen < time.monotonic() - self.idle]
-            gone = [self._open.pop(k) for k in old]
+            gone = [self._open.pop(k) for k in self._over(time.monotonic())]
         for session in gone:
             session.close()
 
@@ -138,10 +159,11 @@ class Desk:
 
         def work() -> None:
             running = turns()
-            for _ in running:
-                if stopped.is_set():
-                    running.close()  # type: ignore[attr-defined]
-                    break
+            with stopped_by(stopped):
+                for _ in running:
+                    if stopped.is_set():
+                        running.close()  # type: ignore[attr-defined]
+                        break
 
         stopped.clear()
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ CLIP = 4.0  # ... and must then lie within this, as fixed-point numbers of
 STEPS = 2**26  # so many steps; 2**32 / STEPS sites can be added up
 
 Settings = dict[str, Any]
+_LEFT = {  # what it means for the model
+    "training": "the others went on without their cases",
+    "settling": "the statistics of batch norm are those of the others' cases",
+    "averaging": "the model in their output folder, if any, is of a round before: do not use it",
+}
 
 
 class _Client(NumPyClient):
@@ -94,6 +100,10 @@ def server_app(agree: Callable[[Context], tuple[int, int, Path]]) -> ServerApp:
             names = sorted({name for _, told in replies for name in told} - {"network"})
             means = {name: sum(count * told[name] for count, told in replies) / cases for name in names}
             line = {"after": kind, "sites": len(replies), "cases": cases, **{n: round(v, 4) for n, v in means.items()}}
+            if failed := sites - len(replies):
+                print(
+                    f"after {kind}: {failed} of {sites} sites failed, as their logs say; {_LEFT[kind]}", file=sys.stderr
+                )
             with (output / "rounds.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             return means

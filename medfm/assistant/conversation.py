@@ -59,6 +59,7 @@ class Conversation:
         self.turns: list[Turn] = []
         self.masks: list[tuple[Which, Mask]] = []
         self.report: Report | None = None
+        self.given_up: Report | None = None  # a draft that may be lost: its reader was told so
 
     def open(self, scan: Scan, *, prior: bool = False) -> None:
         """Put a scan on the table; a new current scan begins a new conversation, without a prior."""

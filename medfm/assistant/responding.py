@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from medfm.assistant.conversation import Conversation, Turn
 from medfm.assistant.routing import Call, route
+from medfm.assistant.stopping import Stopped
 from medfm.assistant.structures import structures
 from medfm.assistant.tools import TOOLS, available
 from medfm.errors import MedfmError
@@ -24,7 +25,10 @@ def respond(talk: Conversation, request: str, model: MedFM) -> Iterator[Turn]:
 
 
 def run_tool(talk: Conversation, call: Call, model: MedFM) -> Iterator[Turn]:
-    """Run one of `TOOLS` and keep its turn. An error becomes a failed turn that says what to do."""
+    """Run one of `TOOLS` and keep its turn. An error becomes a failed turn that says what to do.
+
+    A turn ends as "stopped" when this generator is closed, or a layer of a network raises Stopped (`stopped_by`).
+    """
     turn = Turn("medfm", tool=call.tool, state="running")
     talk.turns.append(turn)
     start = time.perf_counter()
@@ -36,8 +40,13 @@ def run_tool(talk: Conversation, call: Call, model: MedFM) -> Iterator[Turn]:
         turn.state = "done"
     except MedfmError as error:
         turn.state, turn.text = "failed", str(error)
+    except Stopped:
+        turn.state = "stopped"
     except GeneratorExit:
         turn.state = "stopped"
+        raise
+    except BaseException:
+        turn.state = "failed"  # nobody waits for it any more
         raise
     finally:
         seconds, outcome = round(time.perf_counter() - start, 2), "abstained" if turn.abstained else turn.state

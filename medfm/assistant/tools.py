@@ -163,10 +163,21 @@ def report(
     talk: Conversation, model: MedFM, turn: Turn, *, indication: str = "", history: str = "", labs: str = "",
     prior: str = "",
 ) -> Iterator[None]:  # fmt: skip
-    """Draft a report; it waits for a reader's word on every sentence. An earlier report counts before a prior scan."""
+    """Draft a report; it waits for a reader's word on every sentence. An earlier report counts before a prior scan.
+
+    A draft that a reader has begun to decide on is lost only when a new one is asked for twice.
+    """
     from medfm import predict
     from medfm.scan import Mask
 
+    before = talk.report
+    read = sum(sentence.state != "draft" for sentence in before.sentences()) if before else 0
+    if read and talk.given_up is not before:
+        talk.given_up = before
+        raise MedfmError(
+            f"A new draft takes the place of this one, with your word on {read} "
+            f"{'sentence' if read == 1 else 'sentences'}. Ask for it once more if you mean that."
+        )
     yield
     talk.report = predict.report(
         model, talk.opened, indication=indication or None, history=history or None, labs=labs or None,

@@ -61,7 +61,16 @@ def evaluate_classify(
         Path, typer.Argument(help="HAM10000 folder, MedMNIST .npz, a folder a class, or .jsonl.", metavar="DATASET")
     ],
     output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
-    model: Annotated[list[str], typer.Option(help="A classifier or its folder; several are averaged.", metavar="NAME")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="A classifier or its folder; several are averaged.", metavar="NAME")
+    ] = None,
+    prediction: Annotated[
+        Path | None,
+        typer.Option(
+            help="Probabilities of another program, a column `case` and one a label, instead of a model.",
+            metavar="FILE.csv|.jsonl",
+        ),
+    ] = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
     ] = False,
@@ -73,5 +82,15 @@ def evaluate_classify(
     from medfm.evaluate.classify import classification_table
     from medfm.evaluate.classify import evaluate_classify as run
 
+    if (not model) == (prediction is None):
+        raise typer.BadParameter("give a model, or a file of predictions", param_hint="--model, --prediction")
+    if prediction is not None:
+        from medfm.evaluate.predictions import evaluate_predicted_labels
+
+        if held_out:
+            raise typer.BadParameter("of predictions nobody knows who was held out", param_hint="--held-out")
+        figures(classification_table(evaluate_predicted_labels(prediction, data, output=output, limit=limit)), output)
+        return
+    assert model is not None
     metrics = run([load_classifier(name) for name in model], data, output=output, held_out=held_out, limit=limit)
     figures(classification_table(metrics), output)

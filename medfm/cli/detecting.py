@@ -71,7 +71,11 @@ def evaluate_detect(
         Path, typer.Argument(help="VOC folder, COCO .json, SLAKE folder, or .jsonl of boxes.", metavar="DATASET")
     ],
     output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
-    model: Annotated[str, typer.Option(help="A detector by name, or a folder.", metavar="NAME")],
+    model: Annotated[str | None, typer.Option(help="A detector by name, or a folder.", metavar="NAME")] = None,
+    prediction: Annotated[
+        Path | None,
+        typer.Option(help="Boxes of another program, as in cases.jsonl, instead of a model.", metavar="FILE.jsonl"),
+    ] = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
     ] = False,
@@ -84,5 +88,16 @@ def evaluate_detect(
     from medfm.evaluate.detect import detection_table
     from medfm.evaluate.detect import evaluate_detect as run
 
+    if (model is None) == (prediction is None):
+        raise typer.BadParameter("give a model, or a file of predictions", param_hint="--model, --prediction")
+    if prediction is not None:
+        from medfm.evaluate.predictions import evaluate_predicted_boxes
+
+        if held_out:
+            raise typer.BadParameter("of predictions nobody knows who was held out", param_hint="--held-out")
+        found = evaluate_predicted_boxes(prediction, data, output=output, least=least, limit=limit)
+        figures(detection_table(found), output)
+        return
+    assert model is not None
     metrics = run(load_detector(model), data, output=output, held_out=held_out, least=least, limit=limit)
     figures(detection_table(metrics), output)

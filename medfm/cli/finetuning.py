@@ -39,30 +39,50 @@ def finetune(
     task: Annotated[Task, typer.Option(help="Questions and answers, or reports.")] = Task.vqa,
     adapter: Adapter = "default",
     hold: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share held out, by patient.")] = 0.2,
-    minutes: Annotated[float, typer.Option(min=0, help="At most so long; 0 = as long as it gets better.")] = 30,
-    passes: Annotated[int, typer.Option(min=1, help="At most so often over all cases.")] = 20,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="At most so long; 0 = as long as it gets better.", show_default="30")
+    ] = None,
+    passes: Annotated[
+        int | None, typer.Option(min=1, help="At most so often over all cases.", show_default="20")
+    ] = None,
     output: Annotated[Path | None, written_to("Another folder for the adapter.")] = None,
-    licence: Annotated[str, typer.Option(help="Of the data, for the card.", metavar="TEXT")] = "other",
+    licence: Annotated[
+        str | None, typer.Option(help="Of the data, for the card.", metavar="TEXT", show_default="other")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that the check finds unusable.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Scans a step.")] = 3,
     accumulate: Annotated[int, typer.Option(min=1, help="Steps before the weights change.")] = 1,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third slower.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of this name.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run of this name, with the options it began with; --minutes and "
+            "--passes may be others.",
+        ),
+    ] = False,
 ) -> None:
     """Train an adapter on your own cases: checked, split by patient, the best pass kept, measured, with a card."""
+    import json
+
     from medfm.cli import show
     from medfm.data.check import check
     from medfm.train.finetune import finetune as run
     from medfm.train.finetune import own_recipe, places
 
-    folder, work = places(name, output)
+    folder, work = places(name, output, resume=resume)
     found = check(data)
     show_problems(found)
+    changes = {key: value for key, value in (("budget", minutes), ("epochs", passes)) if value is not None}
     recipe = own_recipe(
-        data, found, task=task.value, adapter=adapter, hold=hold, minutes=minutes, passes=passes, skip_bad=skip_bad,
-        limit=limit, batch=batch, accumulate=accumulate, checkpointing=checkpointing,
+        data, found, task=task.value, adapter=adapter, hold=hold, minutes=changes.get("budget", 30),
+        passes=int(changes.get("epochs", 20)), skip_bad=skip_bad, limit=limit, batch=batch, accumulate=accumulate,
+        checkpointing=checkpointing,
     )  # fmt: skip
+    words = [Path(word).name if word == data or Path(word).is_absolute() else word for word in sys.argv[1:]]
+    typed = shlex.join(["medfm", *words])  # for the card, which holds no path
+    recipe["made"] = {"licence": licence or "other", "command": typed}
     if unused := len(found.reports if task is Task.vqa else found.questions):
         show.note(
             f"{unused} rows are {'reports' if task is Task.vqa else 'questions'}: not used for --task {task.value}"
@@ -73,14 +93,19 @@ def finetune(
         from medfm.train.finetune import cost
 
         costs.append(cost(objective))
-        show.note(_announced(costs[0], minutes, passes))
+        options = json.loads((work / "recipe.json").read_text())["train"]
+        show.note(_announced(costs[0], options["budget"], options["epochs"]))
 
-    run(recipe, folder=folder, run=work, resume=resume, before=announce)
+    run(recipe, folder=folder, run=work, resume=resume, changes=changes, before=announce)
     if costs:  # the first of several processes
-        words = [
-            Path(word).name if word == data or Path(word).is_absolute() else word for word in sys.argv[1:]
-        ]  # no path in the card
-        _measure(folder, work, costs[0], adapter=adapter, task=task, licence=licence, found=found, words=words)
+        kept = json.loads((work / "recipe.json").read_text())  # a resumed run goes by what it began with
+        adapter = kept["objective"].get("adapter") or kept["objective"]["model"]
+        begun = kept.get("made", recipe["made"])
+        command = typed if typed == begun["command"] else f"{begun['command']}\n{typed}"
+        _measure(
+            folder, work, costs[0], adapter=adapter, task=task, licence=licence or begun["licence"], found=found,
+            command=command,
+        )  # fmt: skip
         show.note(f"written: {folder}; try it: medfm ask SCAN --adapter {name if output is None else folder}")
 
 
@@ -99,7 +124,7 @@ def _announced(costs: Cost, minutes: float, passes: int) -> str:
 
 
 def _measure(
-    folder: Path, work: Path, costs: Cost, *, adapter: str, task: Task, licence: str, found: Checked, words: list[str]
+    folder: Path, work: Path, costs: Cost, *, adapter: str, task: Task, licence: str, found: Checked, command: str
 ) -> None:
     """Figures on the held-out questions, of the parent too, and the card."""
     import json
@@ -119,7 +144,7 @@ def _measure(
 
     made = Made(
         task=task.value, parent=Path(adapter).name, base=_shown(hub_id(about["language"])), licence=licence,
-        command=shlex.join(["medfm", *words]), train_cases=costs.train_cases, held_cases=costs.held_cases,
+        command=command, train_cases=costs.train_cases, held_cases=costs.held_cases,
         volumes=costs.volumes, patients=found.patients, left_out=len(found.bad), passes=len(log),
         score=max(entry.get("score") or 0.0 for entry in log),
     )  # fmt: skip
@@ -164,12 +189,13 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not a
     from medfm.cli import show
     from medfm.errors import UnknownName
 
-    folder = next((f for f in assets.own_adapters() if f.name == name), None)
-    if folder is None:
+    kinds = ("adapters", "runs")  # a run that was cut short has no adapter yet
+    here = [place for kind in kinds for place in (assets.home_dir() / kind).glob("*") if place.name == name]
+    if not here:
         names = ", ".join(f.name for f in assets.own_adapters()) or "none"
         raise UnknownName(f"you have no adapter named {name!r}; yours are: {names}")
     if not yes:
-        typer.confirm(f"Delete {folder} and what is left of its run?", abort=True)
-    for place in (folder, assets.home_dir() / "runs" / name):
-        shutil.rmtree(place, ignore_errors=True)
+        typer.confirm(f"Delete {' and '.join(map(str, here))}?", abort=True)
+    for place in here:
+        shutil.rmtree(place)
     show.note(f"removed: {name}")

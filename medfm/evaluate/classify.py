@@ -75,7 +75,7 @@ def evaluate_classify(
                         "parameters": sum(q.numel() for q in models[0].parameters())}  # fmt: skip
     metrics["data"] = {"name": found.name, "cases": len(judged)}
     rows = [{"case": j.labelled.name, "patient": j.labelled.patient, "label": j.labelled.label,
-             "probabilities": j.probabilities} for j in judged]  # fmt: skip
+             "probabilities": dict(zip(names, j.probabilities, strict=True))} for j in judged]  # fmt: skip
     write_results(output, metrics, rows)
     return metrics
 
@@ -184,8 +184,9 @@ def classification_table(metrics: dict[str, Any]) -> Table:
     if baseline := metrics.get("thumbnails"):
         lines += [("AUC of the nearest thumbnail", baseline["auc"])]
         lines += [("balanced accuracy of the nearest thumbnail", baseline["balanced_accuracy"])]
-    lines += [("AUC with the middle covered", metrics["covered"]["auc"])]
-    lines += [("balanced accuracy with the middle covered", metrics["covered"]["balanced_accuracy"])]
+    if control := metrics.get("covered"):
+        lines += [("AUC with the middle covered", control["auc"])]
+        lines += [("balanced accuracy with the middle covered", control["balanced_accuracy"])]
     for name, row in metrics["classes"].items():
         lines.append((f"AUC: {name}", row["auc"]))
         for point, at in row["points"].items():

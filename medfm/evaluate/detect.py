@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from medfm.detector import Detector
 
-__all__ = ["box_figures", "detection_table", "evaluate_detect"]
+__all__ = ["box_figures", "detection_table", "evaluate_detect", "on_voxels"]
 
 Found = tuple[Tensor, Tensor, Tensor]
 Drawn = tuple[Tensor, Tensor]
@@ -139,12 +139,13 @@ def _looked(model: Detector, scans: Sequence[BoxedScan], names: Sequence[str]) -
         shape = scan.data.shape[1:]
         kept = [b for b in shown if b.label in names]
         scores = torch.tensor([b.score or 0.0 for b in kept])
-        found = (*_tensors(scan, kept, names), scores)
-        drawn = _tensors(scan, [b for b in boxed.boxes if b.label in names], names)
+        found = (*on_voxels(scan, kept, names), scores)
+        drawn = on_voxels(scan, [b for b in boxed.boxes if b.label in names], names)
         yield _Seen(boxed.name, boxed.patient, (found[0], found[2], found[1]), drawn, shown, seconds, shape)
 
 
-def _tensors(scan: Scan, boxes: Sequence[Box], names: Sequence[str]) -> Drawn:
+def on_voxels(scan: Scan, boxes: Sequence[Box], names: Sequence[str]) -> Drawn:
+    """Boxes as edges (N, 6) on the voxels of `scan`, and the numbers of their labels in `names`."""
     edges = torch.tensor([grid_box(scan, b, scan.data.shape[1:]) for b in boxes]).float().reshape(-1, 6)
     return edges, torch.tensor([names.index(b.label) for b in boxes], dtype=torch.long)
 
@@ -166,7 +167,7 @@ def _mean_places(scans: Sequence[BoxedScan], names: Sequence[str]) -> Found:
     for boxed in scans:
         if not any(b.label in names for b in boxed.boxes):
             continue
-        edges, labels = _tensors(scan := Scan.read(boxed.image), [b for b in boxed.boxes if b.label in names], names)
+        edges, labels = on_voxels(scan := Scan.read(boxed.image), [b for b in boxed.boxes if b.label in names], names)
         for row, label in zip(edges / torch.tensor([*scan.data.shape[1:]] * 2), labels.tolist(), strict=True):
             shares[label].append(row)
     known = [k for k, rows in enumerate(shares) if rows]

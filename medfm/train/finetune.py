@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from medfm import assets
 from medfm.data.check import Checked
 from medfm.errors import ConfigError, DataError
 from medfm.language.foreign import is_foreign
+from medfm.train.checkpoint import Checkpoint
 
 __all__ = ["Cost", "cost", "finetune", "own_recipe", "places"]
 
@@ -35,22 +36,28 @@ class Cost:
     volumes: int
 
 
-def places(name: str, output: Path | None) -> tuple[Path, Path]:
+def places(name: str, output: Path | None, *, resume: bool = False) -> tuple[Path, Path]:
     """Where the adapter and where its run (checkpoints, held-out rows, log) go.
 
-    They lie apart, for the run knows the patients' files and the adapter is what gets handed on.
-    Raises ConfigError for a name that cannot be one, or is taken.
+    They lie apart, for the run knows the patients' files and the adapter is what gets handed on. resume: an adapter
+    without a card is there already, where the run was killed while it was measured.
+    Raises ConfigError for a name that cannot be one, is taken, or has a run that was cut short and is to begin anew.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ConfigError(f"--name {name!r}: use letters, digits, - and _")
     if name in [folder.name for folder in assets.shipped_adapters()]:
         raise ConfigError(f"--name {name!r} is an adapter that comes with medfm; choose another name")
     folder = output or assets.home_dir() / "adapters" / name
-    if (folder / "medfm.json").exists():
+    if (folder / ("README.md" if resume else "medfm.json")).exists():
         raise ConfigError(
             f"{folder} holds an adapter already; choose another name, or `medfm adapter remove {name}` first"
         )
-    return folder, assets.home_dir() / "runs" / name
+    run = assets.home_dir() / "runs" / name
+    if not resume and Checkpoint(run, {}).last():
+        raise ConfigError(
+            f"a run named {name!r} was cut short: go on with it by --resume, or `medfm adapter remove {name}` first"
+        )
+    return folder, run
 
 
 def own_recipe(
@@ -118,18 +125,24 @@ def cost(objective: Any, *, steps: int = 3) -> Cost:
 
 def finetune(
     recipe: dict[str, Any], *, folder: Path, run: Path, resume: bool = False,
-    before: Callable[[Any], None] | None = None,
+    changes: Mapping[str, Any] | None = None, before: Callable[[Any], None] | None = None,
 ) -> Path:  # fmt: skip
     """Train as `own_recipe` says and leave the adapter in `folder`; what names patients' files stays in `run`.
 
-    `run/held.jsonl` gets the held-out questions as `medfm evaluate vqa` reads them. before: called with the objective
-    when all is read and nothing trained. Under several processes, the first writes.
+    `run/held.jsonl` gets the held-out questions as `medfm evaluate vqa` reads them. A resumed run goes by the recipe
+    it began with (`run/recipe.json`); changes: keys of its `train` that are now others. before: called with the
+    objective when all is read and nothing trained. Under several processes, the first writes.
+
+    Raises ConfigError: a resumed run began with other data.
     """
     from medfm.train.loop import train
 
     kept = run / "recipe.json"
     if resume and kept.exists():
-        recipe = json.loads(kept.read_text())
+        begun = json.loads(kept.read_text())
+        if begun["data"]["train"] != recipe["data"]["train"]:
+            raise ConfigError(f"the run in {run} began with {begun['data']['train'][0]}; give that to go on with it")
+        recipe = {**begun, "train": {**begun["train"], **(changes or {})}}
 
     def started(objective: Any) -> None:
         _write_held(objective, run / "held.jsonl")

@@ -23,6 +23,7 @@ from medfm.model import load
 from medfm.objectives.own import Own
 from medfm.predict import ask_many
 from medfm.scan import Scan
+from medfm.train import loop
 from medfm.train.finetune import own_recipe
 from medfm.train.loop import train
 from medfm.vision import Glimpse
@@ -128,6 +129,56 @@ def test_bad_rows_stop_it_unless_they_are_to_be_left_out(
     assert code == 0 and "Rows left out as unusable: 2" in (home / "adapters" / "mine" / "README.md").read_text()
     assert medfm("finetune", str(file), "--name", "mine", "--adapter", "parent", "--skip-bad")[0] == 2  # taken
     assert medfm("finetune", str(file), "--name", "default", "--skip-bad")[0] == 2  # shipped
+
+
+def test_killed_while_it_is_measured_it_goes_on_to_its_card(
+    home: Path, phantom_rows: Path, medfm: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("finetune", str(phantom_rows), "--name", "mine", "--adapter", "parent")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medfm.evaluate.evaluate_vqa", killed)
+        assert medfm(*command, "--passes", "1", "--licence", "cc0-1.0")[0] != 0
+    folder, run = home / "adapters" / "mine", home / "runs" / "mine"
+    assert (folder / "medfm.json").exists() and not (folder / "README.md").exists()
+    assert "holds an adapter already" in medfm(*command)[1]
+    code, said = medfm(*command, "--resume")  # with the one pass that it began with
+    assert code == 0 and len((run / "log.jsonl").read_text().splitlines()) == 1, said
+    card = (folder / "README.md").read_text()
+    assert 'license: "cc0-1.0"' in card and "--passes 1" in card and (folder / "metrics.json").exists()
+    assert "holds an adapter already" in medfm(*command, "--resume")[1]
+
+
+def test_a_run_that_was_cut_short_goes_on_with_other_minutes_or_is_removed(
+    home: Path, phantom_rows: Path, tmp_path: Path, medfm: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    command = ("finetune", str(phantom_rows), "--name", "mine", "--adapter", "parent")
+    end_pass, passes = loop._Run.end_pass, []
+
+    def killed(self: loop._Run, epoch: int) -> None:
+        passes.append(epoch)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        end_pass(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "end_pass", killed)
+        assert medfm(*command, "--passes", "5")[0] != 0
+    assert "cut short: go on with it by --resume" in medfm(*command)[1]
+    other = tmp_path / "other.jsonl"
+    shutil.copy(phantom_rows, other)
+    shutil.copytree(phantom_rows.parent / "images", tmp_path / "images")
+    assert f"began with {phantom_rows}" in " ".join(medfm("finetune", str(other), *command[2:], "--resume")[1].split())
+    shutil.copytree(home / "runs" / "mine", home / "runs" / "again")
+    code, said = medfm(*command, "--resume", "--passes", "2")
+    assert code == 0 and "goes on at epoch 2" in said and "2 passes at most" in said
+    assert len((home / "runs" / "mine" / "log.jsonl").read_text().splitlines()) == 2
+    assert medfm("adapter", "remove", "again", "--yes")[0] == 0 and not (home / "runs" / "again").exists()
+    assert medfm("adapter", "remove", "..", "--yes")[0] == 2 and (home / "runs").exists()
 
 
 def test_only_rows_of_the_task_are_used(home: Path, phantom_rows: Path, tmp_path: Path) -> None:

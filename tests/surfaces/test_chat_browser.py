@@ -242,10 +242,13 @@ def test_a_draft_is_edited_and_saved(visit: Any, shot: Any, ct: Path) -> None:
     first = page.locator(".mf-sentence").nth(1)
     first.get_by_role("button", name="Edit").click()
     page.locator(".mf-sentence textarea").fill("A small effusion <i>on the left</i>.")
-    page.get_by_role("button", name="Save", exact=True).click()
-    page.locator(".mf-is-edited", has_text="A small effusion <i>on the left</i>.").wait_for()
     page.locator(".mf-sentence").nth(2).get_by_role("button", name="Reject").click()
     page.locator(".mf-is-rejected").wait_for()
+    page.get_by_role("button", name="Save", exact=True).click()  # what was typed before is still there
+    page.locator(".mf-is-edited", has_text="A small effusion <i>on the left</i>.").wait_for()
+    page.locator("#mf-draft-button").click()
+    page.locator(".mf-report-error", has_text="with your word on 2 sentences").wait_for()
+    assert page.locator(".mf-is-edited").count() == 1
     page.locator(".mf-sentence").nth(0).get_by_role("button", name="Accept").click()
     page.locator(".mf-is-accepted").wait_for()
     assert "1 sentence" in page.locator(".mf-left").inner_text()
@@ -257,6 +260,32 @@ def test_a_draft_is_edited_and_saved(visit: Any, shot: Any, ct: Path) -> None:
     text = Path(saving.value.path()).read_text()
     assert saving.value.suggested_filename == "report.md"
     assert "A small effusion" in text and "may be enlarged" not in text
+    assert page.errors == []
+
+
+def test_a_page_that_is_loaded_again_has_everything(visit: Any, shot: Any, ct: Path) -> None:
+    page = visit()
+    upload(page, ct)
+    wait_for_volume(page)
+    ask(page, "where is the liver?")
+    page.get_by_placeholder("Ask about this scan").fill("a slow question of some words more")
+    page.keyboard.press("Enter")
+    page.locator(".mf-answer.mf-running").wait_for()
+    page.reload()  # while an answer is made
+    wait_for_volume(page)
+    page.locator(".mf-answer").nth(1).wait_for()
+    page.wait_for_function("document.querySelectorAll('.mf-answer.mf-done').length === 2")
+    assert page.locator(".mf-turn").count() == 4
+    assert "confidence moderate (0.83)" in page.locator(".mf-answer").first.inner_text()
+    shot(page, "23-loaded-again")
+    assert "Not answered" in ask(page, "is there a nodule?").inner_text()
+    page.locator(".mf-answer").first.locator(".mf-chip").click()
+    other = page.context.new_page()  # a tab of its own has nothing open
+    other.goto(page.url)
+    other.get_by_text("No scan is open").wait_for()
+    other.wait_for_timeout(1000)
+    assert other.locator(".mf-turn").count() == 0
+    other.close()
     assert page.errors == []
 
 

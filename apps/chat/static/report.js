@@ -7,25 +7,23 @@ const STATES = { draft: "not yet read", accepted: "accepted", edited: "edited", 
 export function mount({ element, props, watch, trigger }) {
   const list = h("div", { class: "mf-report" });
   element.replaceChildren(list);
-  let editing = null; // "section/sentence" whose text is being changed
+  const editing = new Map(); // "section/sentence" -> { text: what is typed, of: the sentence it is to replace }
   const draw = (value) => {
     const at = list.scrollTop;
     const decide = (section, sentence, decision, text = "") => {
-      editing = null;
+      editing.delete(`${section}/${sentence}`);
       trigger("decide", { section, sentence, decision, text });
     };
-    const edit = (key) => {
-      editing = key;
+    const edit = (key, text) => {
+      if (text === null) editing.delete(key);
+      else editing.set(key, { text, of: text });
       draw(value);
-      list.querySelector("textarea")?.focus();
+      list.querySelector(`[data-key="${key}"]`)?.focus();
     };
     list.replaceChildren(...parts(value ?? {}, { decide, edit, editing, trigger }));
     list.scrollTop = at;
   };
-  follow({ props, watch }, (value) => {
-    editing = null;
-    draw(value);
-  });
+  follow({ props, watch }, draw);
 }
 
 function parts(value, acts) {
@@ -47,13 +45,15 @@ function parts(value, acts) {
 function sentenceOf(one, s, n, acts) {
   const key = `${s}/${n}`;
   const box = h("div", { class: `mf-sentence mf-is-${one.state}` + (one.abstained ? " mf-abstained" : "") });
-  if (acts.editing === key) {
-    const words = h("textarea", { rows: 3, maxlength: 2000, "aria-label": "The sentence in your words" });
-    words.value = one.text;
+  const typed = acts.editing.get(key);
+  if (typed && typed.of === one.text) { // a word on another sentence draws all anew; what is typed here stays
+    const words = h("textarea", { rows: 3, maxlength: 2000, "aria-label": "The sentence in your words", "data-key": key });
+    words.value = typed.text;
+    words.addEventListener("input", () => { typed.text = words.value; });
     words.addEventListener("keydown", (event) => event.stopPropagation());
     box.append(words, h("div", { class: "mf-acts" },
       button("Save", "Keep these words", () => acts.decide(s, n, "edit", words.value)),
-      button("Cancel", "Leave it as it was", () => acts.edit(null))));
+      button("Cancel", "Leave it as it was", () => acts.edit(key, null))));
     return box;
   }
   if (one.abstained) box.append(h("div", { class: "mf-declined" }, "Not stated"));
@@ -65,7 +65,7 @@ function sentenceOf(one, s, n, acts) {
   const press = (text, title, decision, state) => button(text, title, () => acts.decide(s, n, decision), { "aria-pressed": String(one.state === state) });
   box.append(h("div", { class: "mf-acts" },
     press("Accept", "It stands as it is", "accept", "accepted"),
-    button("Edit", "Put it in your own words", () => acts.edit(key)),
+    button("Edit", "Put it in your own words", () => acts.edit(key, one.text)),
     press("Reject", "Strike it", "reject", "rejected")));
   return box;
 }
