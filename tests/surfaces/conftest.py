@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import shutil
 import socket
 import sys
 import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import pytest
 
 import medfm
 from medfm.assets import root
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
 ANSWERS = {
     "what modality is this?": "MRI",
@@ -74,7 +79,7 @@ def _stream(model: FakeModel, scan: Any, question: str, *, plane: str | None = N
     answer = _answer(model, scan, question)
     words = answer.text.split(" ")
     for i, word in enumerate(words):
-        time.sleep(0.1 if "slow" in question else 0)
+        time.sleep((2 if "very slow" in question else 0.1) if "slow" in question else 0)
         yield word if i == 0 else f" {word}"
     return answer  # the contract of the verb: pieces are yielded, the answer is returned
 
@@ -193,3 +198,65 @@ def chat(
     blocks.close()
     for name in [name for name in sys.modules if name.startswith("chat_")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *WEBGL])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, chat: Any) -> Iterator[Callable[..., Any]]:
+    """Open the page in a browser of one's own (cookies and all); no request may go anywhere else."""
+    contexts, outside = [], []
+
+    def open_page(**more: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **more})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        home = (chat.address, "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(home) else outside.append(r.url))
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(chat.address)
+        page.get_by_text("No scan is open").wait_for()
+        page.get_by_text("is ready").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not outside, "the page asked another host"
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Callable[[Any, str], None]:
+    folder = Path(os.environ.get("MEDFM_SCREENSHOTS", tmp_path / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Any, name: str) -> None:
+        page.wait_for_timeout(700)
+        page.screenshot(path=str(folder / f"{name}.png"))
+
+    return take
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Path:
+    """A body of soft tissue with lungs and a spine, 40 slices, as NIfTI."""
+    z, y, x = np.mgrid[:40, :96, :96]
+    data = np.full(z.shape, -1000, np.int16)
+    data[((x - 48) / 44) ** 2 + ((y - 48) / 34) ** 2 < 1] = 40
+    for side in (28, 68):
+        data[((x - side) / 14) ** 2 + ((y - 50) / 20) ** 2 + ((z - 24) / 16) ** 2 < 1] = -800
+    data[(x - 48) ** 2 + (y - 22) ** 2 < 36] = 700
+    medfm.Scan.from_array(data, affine=np.diag([4.0, 4.0, 6.0, 1.0]), modality="CT", units="HU").write(
+        tmp_path / "ct.nii.gz"
+    )
+    return tmp_path / "ct.nii.gz"
