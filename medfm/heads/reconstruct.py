@@ -119,8 +119,12 @@ class Refiner(nn.Module):
 
 
 def _transposed(ndim: int, entering: int, out: int, kernel: int) -> nn.Module:
-    """The way back from an unpadded convolution."""
-    return (nn.ConvTranspose2d if ndim == 2 else nn.ConvTranspose3d)(entering, out, kernel)
+    """The way back from an unpadded convolution, begun with He's variance as the stack itself is."""
+    layer = (nn.ConvTranspose2d if ndim == 2 else nn.ConvTranspose3d)(entering, out, kernel)
+    assert layer.bias is not None
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Direct(nn.Module):

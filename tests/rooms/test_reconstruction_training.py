@@ -24,6 +24,17 @@ def test_a_deep_stack_passes_on_what_it_is_given() -> None:
         assert levels[-1].square().mean() > 0.2
 
 
+def test_a_centred_stack_begins_blind_to_the_mean() -> None:
+    """Noise of 0.03 in a picture of 1: what the first layer gives has to be about the noise."""
+    noise = 0.03 * torch.randn(1, 1, 1, 40, 40)
+    for padded in (True, False):
+        encoder = build("encoders", {"name": "stack", "channels": [16], "padded": padded, "centred": True})
+        alone, in_picture = (encoder(x)[-1][..., 4:-4, 4:-4] for x in (noise, 1 + noise))
+        assert torch.allclose(alone, in_picture, atol=1e-5) and alone.std() > 0.01
+    with pytest.raises(ConfigError, match="centred"):
+        build("encoders", {"name": "stack", "inputs": 2, "channels": [8], "complex": True, "centred": True})
+
+
 def test_held_out_slices_lie_apart(tmp_path: Path) -> None:
     data = {"train": [str(body(tmp_path))], "hold": [0.4, 0.6], "gap": 10, "size": 32}
     train, held = both_slices(data, hounsfield=True)
