@@ -60,15 +60,13 @@ class Reconstruction(nn.Module):
         self.batches = Batches([0] * len(self.cases), batch, seed=seed)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        """image (B, 1, D, S, S), mirrored at random; pixel (B,) mm; thickness (B,) mm; draw: a seed for the physics."""
+        """image (B, 1, D, S, S); mirror (B, 2): along which of H and W; pixel (B,) mm; thickness (B,) mm; draw: a seed
+        for the physics."""
         generator = self.batches.generator(indices)
         cases = [self.cases[i] for i in indices]
-        images = []
-        for case in cases:
-            axes = [a for a in (2, 3) if torch.rand((), generator=generator) < 0.5]
-            images.append(case.image.flip(axes) if axes else case.image)
         return {
-            "image": torch.stack(images),
+            "image": torch.stack([case.image for case in cases]),
+            "mirror": torch.rand(len(cases), 2, generator=generator) < 0.5,
             "pixel": torch.tensor([c.pixel for c in cases]),
             "thickness": torch.tensor([c.thickness for c in cases]),
             "draw": torch.randint(2**31, (), generator=generator),
@@ -77,11 +75,15 @@ class Reconstruction(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(int(batch["draw"]))
         with torch.no_grad(), torch.autocast(batch["image"].device.type, enabled=False):  # train.half is for layers
-            m = measure(self.network, batch["image"], generator, pixel=float(batch["pixel"][0]))
-            start = m.operator.start(m.y)
+            after = self.network.hounsfield and not self.network.data  # a mirrored body needs no rays of its own
+            image = batch["image"] if after else _mirrored(batch["image"], batch["mirror"])
+            m = measure(self.network, image, generator, pixel=float(batch["pixel"][0]))
+            start, truth = m.operator.start(m.y), m.x
+            if after:
+                start, truth = (_mirrored(part, batch["mirror"]) for part in (start, truth))
             scale = self.network.scale(start)
         spacing = torch.stack([batch["thickness"], batch["pixel"], batch["pixel"]], 1)
-        truth, y, operator = m.x, m.y, m.operator
+        y, operator = m.y, m.operator
         if self.crops and isinstance(operator, Cartesian):
             start, truth, scale, spacing = self._cropped(start, truth, scale, spacing, generator, rows=True)
             operator = Cartesian(operator.mask[..., : start.shape[-1]].repeat_interleave(self.crops, 0))
@@ -167,6 +169,12 @@ def measure(network: Reconstructor, image: Tensor, generator: torch.Generator, *
     """What the network's acquisition measures of image (B, 1, D, H, W)."""
     measured: Measured = network.acquisition(image, generator, pixel=pixel)
     return measured
+
+
+def _mirrored(x: Tensor, mirror: Tensor) -> Tensor:
+    """x (B, C, D, H, W), each along H, W, both or neither, as `mirror` (B, 2) says."""
+    axes = [[a for a, chosen in zip((2, 3), row, strict=True) if chosen] for row in mirror.tolist()]
+    return torch.stack([one.flip(own) for one, own in zip(x, axes, strict=True)])
 
 
 def _errors(x: Tensor, truth: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from medfm.physics.linear import Linear
 from medfm.physics.mri import Cartesian, Radial, Sampling, birdcage, sampling_mask, smooth_phase
 
 __all__ = ["CTAcquisition", "Degraded", "MRAcquisition", "Measured"]
+
+
+_KEPT = 400  # noiseless pictures, 0.2 MB each at 128 x 128 pixels and 180 views
 
 
 class Measured(NamedTuple):
@@ -105,17 +109,29 @@ class CTAcquisition:
         self.truth = truth
         self.views, self.photons, self.electronic, self.rings, self.window = views, photons, electronic, rings, window
         self.fan: Fan | None = None if fan is None else (fan[0], fan[1])
+        self._known: dict[tuple[float, bytes], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, image: Tensor, generator: torch.Generator, *, pixel: float = 1.0) -> Measured:
         """image: (B, 1, D, H, W) HU; pixel: mm along H and W."""
         x = from_hu(image)
         operator = Projection((x.shape[3], x.shape[4]), pixel=pixel, views=self.views, fan=self.fan, window=self.window)
-        lines = operator.A(x)
-        truth = operator.start(lines) if self.truth == "dose" else x
+        known = [self._noiseless(operator, one) for one in x.split(1)]
+        lines, truth = (torch.cat(parts) for parts in zip(*known, strict=True))
         if self.rings:
             lines = ringed(lines, deviation=self.rings, generator=generator)
         y = measured(lines, photons=self.photons, electronic=self.electronic, generator=generator)
         return Measured(truth, y, operator)
+
+    def _noiseless(self, operator: Projection, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Line integrals and truth of one picture, kept of the last few hundred: in training only the noise is new, and
+        they take two thirds of a measurement's time."""
+        key = operator.pixel, hashlib.blake2b(x.cpu().numpy().tobytes()).digest()
+        if key not in self._known:
+            lines = operator.A(x)
+            self._known[key] = lines, operator.start(lines) if self.truth == "dose" else x
+            if len(self._known) > _KEPT:
+                del self._known[next(iter(self._known))]
+        return self._known[key]
 
 
 class Degraded:

@@ -79,6 +79,25 @@ def test_slices_of_any_dose_count_alike_where_that_is_asked_for(tmp_path: Path) 
     assert losses[1e3, True] == losses[1e5, True] == pytest.approx(1)
 
 
+def test_only_the_noise_of_a_ct_slice_is_new_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("deepinv")
+    from medfm.physics.ct import Projection
+
+    calls: list[int] = []
+    project = Projection.A
+    monkeypatch.setattr(Projection, "A", lambda self, x: calls.append(len(x)) or project(self, x))
+    node = {"name": "reconstruction", "physics": PLAIN["physics"], "model": {k: PLAIN[k] for k in ("encoder", "head")}}
+    objective = build("objectives", node, data={"train": [str(body(tmp_path))], "size": 32, "every": 8}, seed=0).eval()
+    seen: list[Tensor] = []
+    objective.network.head.register_forward_hook(lambda head, given, found: seen.append(given[0]))
+    batch = objective.collate([0, 1])
+    for draw, mirror in ((1, False), (2, False), (2, True)):
+        objective({**batch, "draw": torch.tensor(draw), "mirror": torch.full((2, 2), mirror)})
+    assert len(calls) == 2  # one of each slice
+    first, second, turned = seen
+    assert not torch.equal(first, second) and torch.equal(turned, second.flip(3, 4))
+
+
 def test_half_precision_is_not_the_scanners(tmp_path: Path) -> None:
     pytest.importorskip("deepinv")
     node = {"name": "reconstruction", "physics": PLAIN["physics"], "model": {k: PLAIN[k] for k in ("encoder", "head")}}
