@@ -12,7 +12,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from medfm.assets import write_tensors
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def main() -> None:
     kept = {name: tensor for name, tensor in old.items() if not name.startswith("glance.")}
     if other := [n for n, t in kept.items() if n not in new or not torch.equal(t, new[n])]:
         parser.error(f"{options.run} looked through another eye than that of {options.adapter}: {other[0]} differs")
-    save_file(kept | {name: tensor for name, tensor in new.items() if name.startswith("glance.")}, file)
+    write_tensors(kept | {name: tensor for name, tensor in new.items() if name.startswith("glance.")}, file)
     about, learned = (json.loads(f.read_text()) for f in (options.adapter / "medfm.json", options.run / "vision.json"))
     about["vision"] |= {"answers": learned["answers"], "looks": learned["looks"]}
     (options.adapter / "medfm.json").write_text(json.dumps(about, indent=1) + "\n")
