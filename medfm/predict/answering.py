@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medfm.language.vocabulary import term_of
 from medfm.predict.brain import is_brain_volume
 from medfm.predict.called import verb
-from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, part_of, unsupported
+from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, part_of, source, unsupported
 from medfm.predict.lesions import find_lesions
 from medfm.predict.places import highest, inside, pieces
 from medfm.prepare import KINDS
@@ -64,9 +64,11 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
     low = confidence < model.config.abstain
     reason = f"confidence {confidence:.0%} is below the {model.config.abstain:.0%} this model needs" if low else None
     plane = reading.prepared.plane
-    if other := contradiction(scan, text, plane=plane):
-        if (fact := asks_for(question)) and (known := known_fact(scan, fact, plane=plane)):
-            return Answer(known, reason=f"{other}; the model took the picture for {text!r}")
+    other = contradiction(scan, text, plane=plane)
+    if (low or other) and (fact := asks_for(question)) and (known := known_fact(scan, fact, plane=plane)):
+        thought = "took the picture for" if other else "was not sure of"
+        return Answer(known, reason=f"{source(scan, fact, plane=plane)}; the model {thought} {text!r}")
+    if other:
         low, reason = True, f"{other}, which does not go with this answer"
     present = claimed(question, text)
     if present is None or not _brain(model, scan, reading):

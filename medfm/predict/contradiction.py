@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from medfm.prepare import KINDS
 from medfm.scan import Finding, Scan
 
-__all__ = ["asks_for", "claimed", "contradiction", "known_fact", "part_of", "unsupported"]
+__all__ = ["asks_for", "claimed", "contradiction", "known_fact", "part_of", "source", "unsupported"]
 
 _MODALITIES = {
     **{kind.lower(): kind for kind in KINDS.values()}, "computed tomography": "CT", "mr": "MRI",
@@ -92,6 +92,14 @@ def known_fact(scan: Scan, fact: str, *, plane: str | None = None) -> str | None
     return f"{plane.capitalize()} plane" if plane and scan.frame == "patient" else None
 
 
+def source(scan: Scan, fact: str, *, plane: str | None = None) -> str:
+    """In words, how the file tells the fact, one that `known_fact` knows."""
+    if fact == "plane":
+        return f"the slices that were read are {plane}"
+    value = part_of(scan.body_part or "") if fact == "body_part" else scan.modality
+    return f"the {'values in the scan suggest' if fact in scan.estimated else 'header says'} {value}"
+
+
 def contradiction(scan: Scan, answer: str, *, plane: str | None = None) -> str | None:
     """In words, what the file says where `answer` is the name of another modality, plane or part of the body.
 
@@ -101,15 +109,11 @@ def contradiction(scan: Scan, answer: str, *, plane: str | None = None) -> str |
     said = answer.lower().strip(" .")
     modality, part = _MODALITIES.get(said), part_of(said)
     if modality and KINDS.get(scan.modality, modality) != modality:
-        return _words(scan, "modality", scan.modality)
+        return source(scan, "modality")
     known = part_of(scan.body_part or "")
     if part and known and part != known and frozenset((part, known)) not in _NEXT:
-        return _words(scan, "body_part", known)
+        return source(scan, "body_part")
     shown = _PLANES.get(said.removesuffix(" plane"))
     if shown and plane and scan.frame == "patient" and shown != plane:
-        return f"the slices that were read are {plane}"
+        return source(scan, "plane", plane=plane)
     return None
-
-
-def _words(scan: Scan, attribute: str, value: str) -> str:
-    return f"the {'values in the scan suggest' if attribute in scan.estimated else 'header says'} {value}"

@@ -71,6 +71,22 @@ def test_a_fact_that_the_file_tells_is_answered_by_the_file_where_the_model_is_w
 
 
 @pytest.mark.parametrize(
+    ("question", "said", "told", "by"),
+    [
+        ("What modality is this?", "CT", "CT", "the header says CT"),
+        ("Which plane is this?", "Transverse plane", "Axial plane", "the slices that were read are axial"),
+    ],
+)
+def test_a_fact_that_the_model_is_not_sure_of_is_answered_by_the_file(
+    chest: Scan, question: str, said: str, told: str, by: str
+) -> None:
+    model, reading = SimpleNamespace(config=SimpleNamespace(abstain=0.9)), SimpleNamespace()
+    reading.prepared = SimpleNamespace(plane="axial")
+    answer = _answer(model, chest, reading, question, said, -0.4)  # type: ignore[arg-type]
+    assert (answer.text, answer.abstained, answer.reason) == (told, False, f"{by}; the model was not sure of {said!r}")
+
+
+@pytest.mark.parametrize(
     ("question", "answer", "says"),
     [
         ("Is there a tumour?", "Yes", True), ("Is there a tumor in the left lobe?", "No", False),
