@@ -13,13 +13,13 @@ __all__ = ["Part", "label_tiles", "starts"]
 
 Part = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
+_OVERLAP = 0.5  # of tiles, as a share of their sides
 
 
 def label_tiles(
-    predict: Callable[[Part], Tensor], shape: Shape, *, patch: Shape, classes: int, overlap: float = 0.5,
-    budget: int = 1 << 30,
-) -> NDArray[np.uint8]:  # fmt: skip
-    """The likeliest class of each voxel, (D, H, W), where tiles overlap by the mean weighted with a Gaussian.
+    predict: Callable[[Part], Tensor], shape: Shape, *, patch: Shape, classes: int, budget: int = 1 << 30
+) -> NDArray[np.uint8]:
+    """The likeliest class of each voxel, (D, H, W); tiles overlap by half, there by the mean weighted with a Gaussian.
 
     The weights fall off from each tile's middle with a deviation of an eighth of the patch (nnU-Net, Isensee et al.
     2021). The sums are kept, in half precision, for the slab of slices that later tiles still reach only; what a slab
@@ -38,7 +38,7 @@ def label_tiles(
     bell = _bell(size)
     for top in range(0, h, rows):
         strip = slice(top, min(top + rows, h))
-        _label_strip(predict, labels, strip, bell, overlap=overlap, classes=classes)
+        _label_strip(predict, labels, strip, bell, classes=classes)
     return labels
 
 
@@ -52,21 +52,20 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 def _label_strip(
-    predict: Callable[[Part], Tensor], labels: NDArray[np.uint8], strip: slice, bell: Tensor, *, overlap: float,
-    classes: int,
-) -> None:  # fmt: skip
+    predict: Callable[[Part], Tensor], labels: NDArray[np.uint8], strip: slice, bell: Tensor, *, classes: int
+) -> None:
     depth, height, width = labels.shape
     d, h, w = bell.shape
     sums = torch.zeros(classes, d, strip.stop - strip.start, width, dtype=torch.float16)
     first = 0  # the slice that sums[:, 0] stands for
-    for front in starts(depth, d, overlap):
+    for front in starts(depth, d, _OVERLAP):
         _decide(sums, labels, strip, first, front)
         first = front
-        for row in starts(height, h, overlap):
+        for row in starts(height, h, _OVERLAP):
             low, high = max(row, strip.start), min(row + h, strip.stop)
             if low >= high:
                 continue
-            for column in starts(width, w, overlap):
+            for column in starts(width, w, _OVERLAP):
                 found = predict((slice(front, front + d), slice(row, row + h), slice(column, column + w)))
                 place = sums[:, :, low - strip.start : high - strip.start, column : column + w]
                 for one, there in zip(

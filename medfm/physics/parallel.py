@@ -16,11 +16,11 @@ def root_sum_of_squares(x: Tensor, *, dim: int = 1) -> Tensor:
     return x.abs().square().sum(dim, keepdim=True).sqrt()
 
 
-def unfold_sense(kspace: Tensor, maps: Tensor, *, acceleration: int, covariance: Tensor | None = None) -> Tensor:
+def unfold_sense(kspace: Tensor, maps: Tensor, *, acceleration: int) -> Tensor:
     """SENSitivity Encoding: every R-th row of (N, H, W) k-space and maps (N, H, W) -> picture (1, H, W).
 
-    For each group of R aliased rows (S* P S)^-1 S* P a, P the inverse of the coils' noise `covariance` (N, N).
-    Source: Pruessmann et al., MRM 42:952, 1999. Rows that are not a multiple of R away from the first are not used.
+    For each group of R aliased rows (S* S)^-1 S* a (Pruessmann et al., MRM 42:952, 1999), for coils of equal noise that
+    is not correlated. Rows that are not a multiple of R away from the first are not used.
 
     Raises DataError where R does not divide the rows or fewer coils than R are there.
     """
@@ -37,15 +37,15 @@ def unfold_sense(kspace: Tensor, maps: Tensor, *, acceleration: int, covariance:
     turn = torch.polar(torch.ones_like(angles), angles).to(maps.dtype)
     s = groups * turn.view(-1, 1, 1, 1).conj()  # (R, N, H/R, W): each replica with its phase in the alias
     s = s.permute(2, 3, 1, 0)
-    x = _solved(s, a.permute(1, 2, 0), covariance)
+    x = torch.linalg.solve(s.mH @ s, s.mH @ a.permute(1, 2, 0)[..., None])[..., 0]
     return x.permute(2, 0, 1).reshape(1, rows, -1)
 
 
-def noise_gain(maps: Tensor, *, acceleration: int, covariance: Tensor | None = None) -> Tensor:
-    """(H, W) g-factor, at least 1: sqrt([(S* P S)^-1]_ii [S* P S]_ii) of the unfolding (Pruessmann et al. 1999)."""
+def noise_gain(maps: Tensor, *, acceleration: int) -> Tensor:
+    """(H, W) g-factor, at least 1: sqrt([(S* S)^-1]_ii [S* S]_ii) of the unfolding (Pruessmann et al. 1999)."""
     rows = maps.shape[1]
     s = _aliased(maps, acceleration, rows).permute(2, 3, 1, 0)
-    normal = _weighted(s, covariance) @ s
+    normal = s.mH @ s
     g = (torch.linalg.inv(normal).diagonal(dim1=-2, dim2=-1) * normal.diagonal(dim1=-2, dim2=-1)).real.sqrt()
     return g.permute(2, 0, 1).reshape(rows, -1)
 
@@ -64,16 +64,6 @@ def _offset(kspace: Tensor, acceleration: int) -> int:
     sampled = (kspace.abs().sum((0, 2)) > 0).float()
     counts = [float(sampled[n::acceleration].mean()) for n in range(acceleration)]
     return counts.index(max(counts))
-
-
-def _weighted(s: Tensor, covariance: Tensor | None) -> Tensor:
-    adjoint = s.mH
-    return adjoint if covariance is None else adjoint @ torch.linalg.inv(covariance)
-
-
-def _solved(s: Tensor, a: Tensor, covariance: Tensor | None) -> Tensor:
-    left = _weighted(s, covariance)
-    return torch.linalg.solve(left @ s, (left @ a[..., None]))[..., 0]
 
 
 def grappa(kspace: Tensor, *, acceleration: int, rows: int = 2, columns: int = 5, ridge: float = 0.001) -> Tensor:

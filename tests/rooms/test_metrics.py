@@ -9,9 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from medfm import metrics
 from medfm.evaluate.markdown import interval, minutes, print_table, with_ablation
+from medfm.evaluate.overlap import agreement
 
 LATIN = st.text(st.characters(max_codepoint=0x24F))
 
@@ -114,6 +117,34 @@ def test_dice_of_label_maps_by_hand() -> None:
     assert (one, two) == pytest.approx((2 / 3, 4 / 6)) and math.isnan(three)
     assert metrics.dice((found == 2).numpy(), (truth == 2).numpy()) == pytest.approx(two)
     assert metrics.dice(np.zeros(3, bool), np.zeros(3, bool)) == 0
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_surface_distances_are_those_of_all_pairs_of_border_voxels(flat: bool) -> None:
+    spacing = (3.0, 1.0, 0.5)
+    place = np.indices((1, 24, 24) if flat else (8, 24, 24)).astype(float)
+    balls = []
+    for middle, radii in (((0 if flat else 4, 10, 9), (3, 7, 6)), ((0 if flat else 4, 12, 12), (3, 5, 8))):
+        away = [(axis - m) / r for axis, m, r in zip(place, middle, radii, strict=True)]
+        balls.append(np.square(away).sum(0) < 1)
+    borders = []
+    for ball in balls:
+        kernel = ndimage.generate_binary_structure(3, 1)
+        kernel[[0, 2]] &= not flat  # a picture has no surface above and below
+        borders.append(np.argwhere(ball & ~ndimage.binary_erosion(ball, kernel)) * spacing)
+    apart = cdist(*borders)
+    there, back = apart.min(1), apart.min(0)
+    found = agreement(*(ball.astype(np.uint8) for ball in balls), spacing=spacing, labels=["ball"])["ball"]
+    assert found["hd95"] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
+    near = (there <= 1).sum() + (back <= 1).sum()
+    assert 0 < near < len(there) + len(back) and found["nsd"] == pytest.approx(near / (len(there) + len(back)))
+    assert found["volume_ml"] == pytest.approx(balls[0].sum() * 1.5 / 1000)
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    curve = metrics.risk_coverage([0.9, 0.8, 0.3], [1, 0, 1])
+    told = [(row["threshold"], row["coverage"], row["risk"]) for row in curve]
+    assert np.allclose(told, [(0.3, 1, 1 / 3), (0.8, 2 / 3, 1 / 2), (0.9, 1 / 3, 0)])
 
 
 def test_figures_become_a_table_that_markdown_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
