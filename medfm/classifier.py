@@ -66,8 +66,12 @@ class Classifier(Stored):
     @torch.inference_mode()
     def probabilities(self, grid: Grid) -> Tensor:
         """(K,): calibrated probabilities of the classes."""
-        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
-        return (self.mirrored(grid.numbers()[None], spacing)[0] / self.settings["temperature"]).softmax(0)
+        return (self.mirrored(*self._shown(grid))[0] / self.settings["temperature"]).softmax(0).cpu()
+
+    def _shown(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        """What the encoder reads of a grid, x (1, C, D, H, W) and spacing (1, 3) mm."""
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)
+        return grid.numbers()[None].to(self.device), spacing[None].to(self.device)
 
     @torch.inference_mode()
     def heat(self, grid: Grid, label: str) -> Tensor:
@@ -75,20 +79,19 @@ class Classifier(Stored):
         Grad-CAM (Selvaraju et al., ICCV 2017) gives the same for such a head. Of a bag, what its attention rests on."""
         if isinstance(self.head, BagHead):
             return self._attended(grid, self.labels.index(label))
-        k, spacing = self.labels.index(label), torch.tensor(grid.spacing, dtype=torch.float32)[None]
-        maps = self.head.maps(self.encoder(grid.numbers()[None], spacing))
+        k, maps = self.labels.index(label), self.head.maps(self.encoder(*self._shown(grid)))
         heat = sum(F.interpolate(m[:, k : k + 1], grid.shape, mode="trilinear", align_corners=False) for m in maps)
         assert isinstance(heat, Tensor)
-        heat = heat[0, 0].relu()
+        heat = heat[0, 0].relu().cpu()
         return heat / heat.max().clamp(min=1e-12)
 
     @torch.inference_mode()
     def _attended(self, grid: Grid, label: int) -> Tensor:
         assert isinstance(self.head, BagHead)
-        pyramid = self.encoder(grid.numbers()[None], torch.tensor(grid.spacing, dtype=torch.float32)[None])
+        pyramid = self.encoder(*self._shown(grid))
         rows = self.head.read(self.head.bags(pyramid)[0]).attention
         row = rows[label if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])
-        heat = F.interpolate(row, grid.shape, mode="trilinear", align_corners=False)[0, 0]
+        heat = F.interpolate(row, grid.shape, mode="trilinear", align_corners=False)[0, 0].cpu()
         return heat / heat.max()
 
 

@@ -102,7 +102,7 @@ class Detector(Stored):
         Tiles overlap by half. A tile answers for what is centred in its own part, where no other tile sees more of the
         surroundings, so that a thing on a border counts once and is judged whole.
         """
-        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None].to(self.device)
         shape = torch.tensor(grid.shape, dtype=torch.float32)
         parts: list[Found] = []
         begun = [starts(size, patch, 0.5) for size, patch in zip(grid.shape, self.patch, strict=True)]
@@ -113,9 +113,9 @@ class Detector(Stored):
             size = [min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)]
             d, h, w = (slice(f, f + s) for f, s in zip(first, size, strict=True))
             shift = torch.tensor([*first, *first], dtype=torch.float32)
-            place = ((shift + torch.tensor([0, 0, 0, *size])) / shape.repeat(2) * 2 - 1)[None]
-            x = grid.numbers((d, h, w))[None]
-            boxes, scores, labels = self._best(self(x, spacing, place), size, least)
+            place = ((shift + torch.tensor([0, 0, 0, *size])) / shape.repeat(2) * 2 - 1)[None].to(self.device)
+            x = grid.numbers((d, h, w))[None].to(self.device)
+            boxes, scores, labels = (part.cpu() for part in self._best(self(x, spacing, place), size, least))
             boxes = boxes + shift
             middle = (boxes[:, :3] + boxes[:, 3:]) / 2
             mine = torch.ones(len(boxes), dtype=torch.bool)
@@ -137,7 +137,7 @@ class Detector(Stored):
             boxes, p = self.second.correct(logits, deltas, boxes)
             classes = len(self.labels)
             boxes = clip_boxes(boxes, size).repeat_interleave(classes, 0)
-            scores, labels = p.flatten(), torch.arange(classes).repeat(len(p))
+            scores, labels = p.flatten(), torch.arange(classes, device=p.device).repeat(len(p))
         above = scores >= least
         boxes, scores, labels = boxes[above], scores[above], labels[above]
         kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)

@@ -43,11 +43,14 @@ def iterate(
     Pictures (one slice) are registered in their plane.
 
     Raises:
-        DataError: a scan is of one value only, a picture and a volume, or the search found no overlap.
+        DataError: a scan is of one value only, a picture and a volume, one sagittal or coronal slice, or the search
+        found no overlap.
     """
     flat = {scan.data.shape[1] == 1 for scan in (moving, fixed)}
     if len(flat) > 1:
         raise DataError("one scan is a picture of one slice, the other a volume; two of a kind can be registered")
+    if any(1 in scan.data.shape[2:] for scan in (moving, fixed)):
+        raise DataError("a single sagittal or coronal slice has no volume to search in; give more slices of it")
     a, b = (_image(scan, flat=flat == {True}) for scan in (moving, fixed))
     first = starting(moving, fixed) if start is None else start
     try:

@@ -170,7 +170,7 @@ class MedFM(PreTrainedModel):
         head, rest = self.prompt.head(self.tokenizer), self.prompt.facts(self.tokenizer, prepared.facts)
         first, last = (words(torch.tensor([ids], dtype=torch.long, device=self.device)) for ids in (head, rest))
         prefix = prefill(self.language, torch.cat([first, tokens.to(first.dtype), last], 1))
-        return Reading(prepared, logits, prefix, memory)
+        return Reading(prepared, logits.cpu(), prefix, memory)  # maps are drawn and measured there
 
     def respond(self, prepared: Prepared, questions: list[str], *, limit: int = 64) -> list[tuple[str, float]]:
         """Answers and their log-probabilities for an already prepared scan."""

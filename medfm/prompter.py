@@ -97,7 +97,8 @@ class Prompter(Stored):
         """What is found in the one of the frames (B, 4) that the model expects most of."""
         size = self.head.size
         seen = cut(picture, frame_to_picture(frames), size)
-        logits, quality = self(seen, maps_of(frames, box, [marks] * len(frames), size))
+        prompt = maps_of(frames, box, [marks] * len(frames), size)
+        logits, quality = (part.cpu() for part in self(seen.to(self.device), prompt.to(self.device)))
         best = int(quality.argmax())
         h, w = picture.shape[1:]
         back = put_back(logits[best : best + 1], frames[best : best + 1], (h, w))[0, 0]
@@ -124,6 +125,6 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
     return float(columns[0] / w), float(rows[0] / h), float((columns[-1] + 1) / w), float((rows[-1] + 1) / h)
 
 
-def load_prompter(name: str | Path = "prompt") -> Prompter:
+def load_prompter(name: str | Path = "prompt", *, device: str = "cpu") -> Prompter:
     """Load a shipped prompted model by name, or a folder that training left; see `load_stored`."""
-    return load_stored(Prompter, name)
+    return load_stored(Prompter, name, device=device)

@@ -74,12 +74,16 @@ class Reconstructor(Stored):
         self, start: Tensor, y: Tensor | None = None, operator: Linear | None = None, spacing: Tensor | None = None, *,
         samples: int = 0,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """The picture, and where `samples` are asked for, the deviation of so many with dropout left on.
+        """The picture, and where `samples` are asked for, the deviation of so many with dropout left on; both on the
+        CPU, wherever the network lies.
 
-        Raises ConfigError for samples of a network without dropout.
+        Raises ConfigError for samples of a network without dropout, and as `Linear.to` does.
         """
         self.eval()
-        best = self(start, y, operator, spacing)[-1]
+        start = start.to(self.device)
+        y, spacing = (None if part is None else part.to(self.device) for part in (y, spacing))
+        operator = operator.to(self.device) if operator is not None and self.data else operator
+        best = self(start, y, operator, spacing)[-1].cpu()
         if not samples:
             return best, None
         drops = [m for m in self.modules() if isinstance(m, nn.Dropout | nn.Dropout2d | nn.Dropout3d)]
@@ -90,7 +94,7 @@ class Reconstructor(Stored):
             )
         for module in drops:
             module.train()
-        drawn = torch.stack([self(start, y, operator, spacing)[-1].abs() for _ in range(samples)])
+        drawn = torch.stack([self(start, y, operator, spacing)[-1].abs().cpu() for _ in range(samples)])
         self.eval()
         return best, drawn.std(0)
 

@@ -112,7 +112,8 @@ class Registrar(Stored):
     def displacement(
         self, moving: Tensor, fixed: Tensor, *, spacing: Tensor, optimise: int = 0, loss: FlowLoss | None = None
     ) -> Tensor:
-        """The displacement (B, 3, D, H, W), in voxels, that warps `moving` onto `fixed` (B, C, D, H, W) of any size.
+        """The displacement (B, 3, D, H, W), in voxels, that warps `moving` onto `fixed` (B, C, D, H, W) of any size; on
+        the CPU, wherever these lie.
 
         spacing: (B, 3) mm. optimise: steps of gradient descent on the flow of this very pair after the network
         (instance optimisation, Balakrishnan et al. 2019); `loss` is what they descend, default: the squared difference
@@ -120,10 +121,11 @@ class Registrar(Stored):
         """
         size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
         pads = self._margin(size)
-        a, b = (F.pad(x, pads, mode="replicate") for x in (moving, fixed))
+        a, b = (F.pad(x, pads, mode="replicate").to(self.device) for x in (moving, fixed))
         full = (a.shape[2], a.shape[3], a.shape[4])
         with torch.inference_mode(), halved(a.device.type):
-            a, b = self.look(torch.cat([a, b]), spacing.repeat(2, 1)).chunk(2)  # one look at two scans is the faster
+            both = torch.cat([a, b])  # one look at two scans is the faster
+            a, b = self.look(both, spacing.to(self.device).repeat(2, 1)).chunk(2)
             flow = self(a, b)
         if optimise:
             kind = FlowLoss(ncc=1.0) if self.guide is None else FlowLoss(mse=_SOFT)
@@ -131,7 +133,7 @@ class Registrar(Stored):
             flow = self._optimised(flow, a[:, shown], b[:, shown], steps=optimise, loss=loss or kind)
         with torch.inference_mode():
             u = self.head.displacement(flow, full, finer=self.shrink)
-            return u[:, :, : size[0], : size[1], : size[2]]
+            return u[:, :, : size[0], : size[1], : size[2]].cpu()
 
     @torch.enable_grad()
     def _optimised(self, flow: Tensor, moving: Tensor, fixed: Tensor, *, steps: int, loss: FlowLoss) -> Tensor:

@@ -134,7 +134,8 @@ class Segmenter(Stored):
         x, steps = grid.averaged(about["sees"])
         if self.places:
             x = torch.cat([x, places(x.shape[1:], steps)])
-        expected = self(x[None], torch.tensor(steps)[None])[0].softmax(1)[0]
+        given = (part[None].to(self.device) for part in (x, torch.tensor(steps)))
+        expected = self(*given)[0].softmax(1)[0].cpu()
         atlas = self.atlas()
         middle, near = grid.averaged(about["spacing"])
         return atlas, atlas.fit(middle[0], near, atlas.starts(expected, steps), thin=thin)
@@ -143,23 +144,24 @@ class Segmenter(Stored):
         """The atlas that is fitted to scans, for a model that has one."""
         about = self.settings["atlas"]
         tissues = _numbers(self.labels, about["tissues"])
-        return Atlas(self.get_buffer("chances"), self.get_buffer("centres"), tissues, spacing=about["spacing"])
+        chances, centres = (self.get_buffer(name).cpu() for name in ("chances", "centres"))
+        return Atlas(chances, centres, tissues, spacing=about["spacing"])
 
     def _probabilities(self, grid: Grid, part: Part, flip: bool) -> Tensor:
         """(1 + K, d, h, w) of a part of `grid`, of this network alone."""
-        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None]
+        spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None].to(self.device)
         images = mirrors(self.flips if flip else "")
         x = grid.numbers(part)[None]
         if self.places:
             x = torch.cat([x, places(grid.shape, grid.spacing, part)[None]], 1)
         sizes = x.shape[2:]
-        x = F.pad(x, self._margin(sizes), mode="replicate")
+        x = F.pad(x, self._margin(sizes), mode="replicate").to(self.device)
         total: Tensor | None = None
         for axes in images:
             p = self(x.flip(axes), spacing)[0].flip(axes).softmax(1)
             total = p if total is None else total.add_(p)
         assert total is not None
-        return total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(images)
+        return (total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(images)).cpu()
 
     def _margin(self, sizes: Sequence[int]) -> list[int]:
         """What small scans lack: normalisation needs more than one voxel at the coarsest level."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,6 +37,11 @@ class Stored(nn.Module):
         """What the model is and was trained on, for people; part of the settings."""
         about: dict[str, Any] = self.settings["about"]
         return about
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie, and what it is shown has to. What its own methods make of a grid lies on the CPU."""
+        return next(self.parameters()).device
 
     def build_encoder(self, node: dict[str, Any]) -> Any:
         """The encoder of a node of configs; the settings say which trained eye it shares, where it does."""

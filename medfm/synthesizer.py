@@ -80,23 +80,24 @@ class Sampler(Stored):
     @torch.inference_mode()
     def sample(self, count: int, generator: torch.Generator, *, looks: int = 50) -> Tensor:
         """(count, 1, size, size) in [-1, 1], by `looks` steps without fresh noise (DDIM; Song et al., ICLR 2021)."""
-        x = torch.randn(count, 1, self.size, self.size, generator=generator)
-        return self._cleared(x, self.steps, looks)
+        x = torch.randn(count, 1, self.size, self.size, generator=generator).to(self.device)
+        return self._cleared(x, self.steps, looks).cpu()
 
     @torch.inference_mode()
     def healed(self, x: Tensor, generator: torch.Generator, *, level: float = 0.35, looks: int = 25) -> Tensor:
         """x (B, 1, size, size) with noise of a `level` share of the steps, cleared again: as the pictures of training
         would have it (AnoDDPM's idea, Wyatt et al. 2022, with Gaussian noise)."""
         last = max(1, round(level * self.steps))
-        noise = torch.randn(x.shape, generator=generator)
-        return self._cleared(self.noised(x, noise, torch.full((len(x),), last - 1)), last, looks)
+        noise, t = torch.randn(x.shape, generator=generator), torch.full((len(x),), last - 1)
+        begun = self.noised(*(part.to(self.device) for part in (x, noise, t)))
+        return self._cleared(begun, last, looks).cpu()
 
     def _cleared(self, x: Tensor, last: int, looks: int) -> Tensor:
         """From step `last` to a picture in equal strides, since MONAI's own list always starts at the end."""
         times = torch.linspace(last - 1, 0, min(looks, last)).round().long().tolist()
         alphas = self.schedule.alphas_cumprod
         for here, there in zip(times, [*times[1:], None], strict=True):
-            noise = self(x, torch.full((len(x),), here))
+            noise = self(x, torch.full((len(x),), here, device=x.device))
             a = alphas[here]
             b = torch.ones(()) if there is None else alphas[there]
             clean = ((x - (1 - a).sqrt() * noise) / a.sqrt()).clamp(-1, 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter",
     "Frame",
+    "HeldOut",
     "Plane",
     "Series",
     "app",
@@ -88,6 +89,7 @@ Series = Annotated[
     str | None,
     typer.Option(help="Of several: the place in the list that medfm shows, from 0, or the UID.", metavar="N|UID"),
 ]
+HeldOut = Annotated[bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")]
 Frame = Annotated[int | None, typer.Option(help="Which frame of a cine loop or 4D series, from 0.", metavar="N")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
+from medfm.cli.app import Frame, HeldOut, Series, app, evaluate, read_scan, written_to
 
 __all__ = ["classify", "evaluate_classify"]
 
@@ -71,9 +71,7 @@ def evaluate_classify(
             metavar="FILE.csv|.jsonl",
         ),
     ] = None,
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
-    ] = False,
+    held_out: HeldOut = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
 ) -> None:
     """AUC, balanced accuracy, calibration and operating points of a classifier, beside the nearest thumbnail."""

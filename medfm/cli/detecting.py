@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, evaluate, read_scan, written_to
+from medfm.cli.app import Frame, HeldOut, Series, app, evaluate, read_scan, written_to
 
 __all__ = ["detect", "evaluate_detect"]
 
@@ -76,9 +76,7 @@ def evaluate_detect(
         Path | None,
         typer.Option(help="Boxes of another program, as in cases.jsonl, instead of a model.", metavar="FILE.jsonl"),
     ] = None,
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
-    ] = False,
+    held_out: HeldOut = False,
     least: Annotated[int, typer.Option(min=1, help="Only classes with N boxes or more in DATASET.", metavar="N")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scans.", metavar="N")] = None,
 ) -> None:

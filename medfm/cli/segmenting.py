@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Frame, Series, app, dicom_files, evaluate, read_scan, written_to
+from medfm.cli.app import Frame, HeldOut, Series, app, dicom_files, evaluate, read_scan, written_to
 
 if TYPE_CHECKING:
     from medfm.scan import Mask, Scan
@@ -169,9 +169,7 @@ def evaluate_segment(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="What `--prediction` is held against.", metavar="DIR")] = None,
     label: Labels = None,
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="Only patients that were held out of the model's training.")
-    ] = False,
+    held_out: HeldOut = False,
     flip: Flip = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Maps leave out what is there: count a class where it is drawn only.")

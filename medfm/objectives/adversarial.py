@@ -42,7 +42,7 @@ class Adversary(nn.Module):
         for _ in range(self.steps):
             chosen = torch.randperm(len(real), generator=generator)[: max(1, len(real) // 2)]
             a, b = real[chosen], made[chosen]
-            share = torch.rand(len(a), 1, 1, 1, 1, generator=generator)
+            share = torch.rand(len(a), 1, 1, 1, 1, generator=generator).to(a)
             penalty, norm = gradient_penalty(self.critic, a, b, share)
             distance = self.critic(a).mean() - self.critic(b).mean()
             self.descent.zero_grad()

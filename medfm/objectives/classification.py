@@ -102,7 +102,9 @@ class Classification(nn.Module):
     def evaluate(self) -> dict[str, float]:
         """AUC, mean of the classes ("score"), and balanced accuracy on the scans to choose by; fits temperature and
         operating points on them."""
-        logits = torch.cat([self.network.mirrored(c.x[None].float(), c.spacing[None]) for c in self.tuning])
+        at = self.network.device
+        shown = ((case.x[None].float().to(at), case.spacing[None].to(at)) for case in self.tuning)
+        logits = torch.cat([self.network.mirrored(*pair) for pair in shown]).cpu()
         truth = torch.tensor([case.label for case in self.tuning])
         temperature = best_temperature(logits, truth)
         p = (logits / temperature).softmax(1)

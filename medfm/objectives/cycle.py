@@ -136,10 +136,11 @@ class Cycle(nn.Module):
         for first, second in self.held:
             a = signed(first.image[0], hounsfield=self.hounsfield[0])[None]
             b = signed(second.image[0], hounsfield=self.hounsfield[1])[None]
-            made = self.network(a)
+            made = self.network(a.to(self.network.device))
+            again, made = self.network(made, back=True).cpu(), made.cpu()
             below = torch.searchsorted(a.flatten().sort().values, a.flatten(), right=True) / a.numel()
             matched = kind[(below * (len(kind) - 1)).round().long()].view_as(a)  # its rank there, its value here
-            pictures = (self.network(made, back=True) - a, made - b, a - b, matched - b)
+            pictures = (again - a, made - b, a - b, matched - b)
             rows.append([float(p.abs().mean()) / 2 for p in pictures])
         cycle, error, plain, histogram = torch.tensor(rows).mean(0).tolist()
         if not self.paired:

@@ -119,7 +119,7 @@ class Detection(nn.Module):
             drawn, kinds = boxes[labels >= 0], labels[labels >= 0]
             found = self.network.propose(dense, number, self.patch, most=second.proposals).boxes
             own = torch.cat([found, drawn])
-            target, goal = torch.zeros(len(own), dtype=torch.long), own.clone()
+            target, goal = torch.zeros(len(own), dtype=torch.long, device=own.device), own.clone()
             if len(drawn):
                 overlap, best = torch.as_tensor(box_iou(own, drawn)).max(1)
                 hit = overlap >= self.hit

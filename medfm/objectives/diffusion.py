@@ -60,7 +60,8 @@ class Diffusion(nn.Module):
         x = self.held[: 4 * self.checked]
         t = torch.arange(len(x)) * self.network.steps // len(x)
         noise = torch.randn(x.shape, generator=generator)
-        error = float(F.mse_loss(self.network(self.network.noised(x, noise, t), t), noise))
+        shown = {name: part.to(self.network.device) for name, part in (("x", x), ("noise", noise), ("t", t))}
+        error = float(self(shown)["loss"])
         made = self.network.sample(self.checked, generator)
         return {"score": 1 - error, "error": error, **likeness(made, self.held, self.pictures)}
 

@@ -111,7 +111,7 @@ class Own(Instruct):
     @torch.no_grad()
     def _respond(self, case: Case) -> list[tuple[str, float]]:
         """From what the eye saw when the case was read."""
-        patches, summary, plain = stack_looks([case.views[0]])
+        patches, summary, plain = (part.to(self.model.device) for part in stack_looks([case.views[0]]))
         vision = self.model.vision
         memory = vision.glance.remember(plain) if vision.glance else None
         empty = patches.new_zeros(1, 0, 1, 1, 1)  # maps are for evidence, which is not asked for here

@@ -74,16 +74,18 @@ class Reconstruction(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(int(batch["draw"]))
-        with torch.no_grad(), torch.autocast(batch["image"].device.type, enabled=False):  # train.half is for layers
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # physics is computed there, and never in half
             after = self.network.hounsfield and not self.network.data  # a mirrored body needs no rays of its own
-            image = batch["image"] if after else _mirrored(batch["image"], batch["mirror"])
+            whole, mirror = batch["image"].cpu(), batch["mirror"].cpu()
+            image = whole if after else _mirrored(whole, mirror)
             m = measure(self.network, image, generator, pixel=float(batch["pixel"][0]))
             start, truth = m.operator.start(m.y), m.x
             if after:
-                start, truth = (_mirrored(part, batch["mirror"]) for part in (start, truth))
-            scale = self.network.scale(start)
+                start, truth = (_mirrored(part, mirror) for part in (start, truth))
+            given = (start, truth, m.y, self.network.scale(start))
+        start, truth, y, scale = (part.to(self.network.device) for part in given)
         spacing = torch.stack([batch["thickness"], batch["pixel"], batch["pixel"]], 1)
-        y, operator = m.y, m.operator
+        operator = m.operator.to(self.network.device) if self.network.data else m.operator
         if self.crops and isinstance(operator, Cartesian):
             start, truth, scale, spacing = self._cropped(start, truth, scale, spacing, generator, rows=True)
             operator = Cartesian(operator.mask[..., : start.shape[-1]].repeat_interleave(self.crops, 0))
@@ -149,7 +151,7 @@ class Reconstruction(nn.Module):
             m = measure(self.network, case.image[None], torch.Generator().manual_seed(number), pixel=case.pixel)
             start = m.operator.start(m.y)
             spacing = torch.tensor([[case.thickness, case.pixel, case.pixel]])
-            found = self.network(start, m.y, m.operator, spacing)[-1]
+            found, _ = self.network.reconstruct(start, m.y, m.operator, spacing)
             rows.append([*fidelity(found, m.x, ct=self.network.hounsfield), *_first(start, m, self.network)])
             gaps.append(residual(m.operator, found, m.y))
         psnr, ssim, before, plain = torch.tensor(rows).mean(0).tolist()

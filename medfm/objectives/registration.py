@@ -175,7 +175,7 @@ class Registration(nn.Module):
         x, labels = sample_patch(
             case.x.float(), case.labels, centre=centre, patch=self.patch, matrix=torch.eye(3), classes=classes
         )
-        return x[None], labels[None]
+        return x[None].to(self.network.device), labels[None].to(self.network.device)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """All that learns, at one rate."""

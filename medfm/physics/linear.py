@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from medfm.errors import ConfigError
+
 __all__ = ["Linear", "conjugate_gradient", "residual"]
 
 
@@ -20,6 +22,15 @@ class Linear(ABC):
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Data -> picture, so that <A x, y> = <x, A_adjoint y>."""
+
+    def to(self, device: torch.device) -> Linear:
+        """The same measurement of pictures that lie there. Raises ConfigError: it is computed on the CPU only."""
+        if device.type != "cpu":
+            raise ConfigError(
+                f"{type(self).__name__} is computed on the CPU only, and this network looks at the data: train and use "
+                "it there, with CUDA_VISIBLE_DEVICES= in front of the command"
+            )
+        return self
 
     def start(self, y: Tensor) -> Tensor:
         """The direct reconstruction that others are measured against: zero-filled, filtered back-projected, ..."""

@@ -63,6 +63,11 @@ class Cartesian(Linear):
         x = inverse_fourier(y * self.mask, self.ndim)
         return x if self.maps is None else (self.maps.conj() * x).sum(1, keepdim=True)
 
+    def to(self, device: torch.device) -> Cartesian:
+        return Cartesian(
+            self.mask.to(device), None if self.maps is None else self.maps.to(device), ndim=self.ndim
+        )  # fmt: skip
+
     def consistent(self, x: Tensor, y: Tensor, *, weight: float | Tensor | None = None, steps: int = 10) -> Tensor:
         """In closed form without coil maps (Schlemper et al. 2018): a sampled k becomes (k + weight y) / (1 + weight).
 

@@ -44,7 +44,7 @@ def synthesize(
         raise ConfigError("this model translates: give it a scan")
     taken, given = model.hounsfield[::-1] if back else model.hounsfield
     with torch.inference_mode():
-        slices = [model(part, back=back) for part in _fitted(scan, model.size, taken).split(1)]
+        slices = [model(part.to(model.device), back=back).cpu() for part in _fitted(scan, model.size, taken).split(1)]
     made = _onto(torch.cat(slices), scan)
     return replace(
         scan, data=made * 1000 if given else (made + 1) / 2, units="HU" if given else "a.u.", modality="SYNTHETIC"
