@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 __all__ = ["second_device"]
 
 _THERE = torch.device("cuda", 0)
+_LENGTHS = {"_pack_padded_sequence", "_pad_packed_sequence", "gru"}  # want the lengths of sequences on the CPU
 
 
 def _lies_there(x: Any) -> bool:
@@ -57,12 +58,15 @@ class _Pretended(TorchFunctionMode):
             return _put_there(moved) if device.startswith("cuda") or (like and _lies_there(args[1])) else moved
         if device.startswith("cuda"):  # torch.zeros(..., device=x.device)
             return _put_there(func(*args, **{key: value for key, value in kwargs.items() if key != "device"}))
-        if there and not name.startswith("new_"):
+        if there and not name.startswith("new_") and name not in _LENGTHS:
             # a number has no place, and what lies there may be indexed by what does not
             mixed = args[2:] if name in ("__getitem__", "__setitem__") and _lies_there(args[0]) else tensors
             if any(isinstance(x, Tensor) and x.ndim and not _lies_there(x) for x in mixed):
                 raise RuntimeError(f"{name}: expected all tensors to be on the same device, found cuda:0 and cpu")
         out = func(*args, **kwargs)
+        if name in _LENGTHS:
+            _put_there([x for x in tree_flatten(out)[0] if isinstance(x, Tensor) and x.is_floating_point()])
+            return out
         return _put_there(out) if there else out
 
 
