@@ -96,5 +96,5 @@ class Classifier(Stored):
 
 
 def load_classifier(name: str | Path, *, device: str = "cpu") -> Classifier:
-    """Load a shipped classifier by name, or a folder that training left; see `load_stored`."""
+    """Load a shipped classifier by name, or a folder that training left; see `medfm.stored.load_stored`."""
     return load_stored(Classifier, name, device=device)

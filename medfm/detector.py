@@ -145,7 +145,7 @@ class Detector(Stored):
 
 
 def load_detector(name: str | Path, *, device: str = "cpu") -> Detector:
-    """Load a shipped detector by name, or a folder that training left; see `load_stored`."""
+    """Load a shipped detector by name, or a folder that training left; see `medfm.stored.load_stored`."""
     return load_stored(Detector, name, device=device)
 
 

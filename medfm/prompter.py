@@ -126,5 +126,5 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
 
 
 def load_prompter(name: str | Path = "prompt", *, device: str = "cpu") -> Prompter:
-    """Load a shipped prompted model by name, or a folder that training left; see `load_stored`."""
+    """Load a shipped prompted model by name, or a folder that training left; see `medfm.stored.load_stored`."""
     return load_stored(Prompter, name, device=device)

@@ -100,7 +100,7 @@ class Reconstructor(Stored):
 
 
 def load_reconstructor(name: str | Path, *, device: str = "cpu") -> Reconstructor:
-    """Load a reconstruction model by name, or a folder that training left; see `load_stored`."""
+    """Load a reconstruction model by name, or a folder that training left; see `medfm.stored.load_stored`."""
     return load_stored(Reconstructor, name, device=device)
 
 

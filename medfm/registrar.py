@@ -160,5 +160,5 @@ class Registrar(Stored):
 
 
 def load_registrar(name: str | Path, *, device: str = "cpu") -> Registrar:
-    """Load a shipped registration model by name, or a folder that training left; see `load_stored`."""
+    """Load a shipped registration model by name, or a folder that training left; see `medfm.stored.load_stored`."""
     return load_stored(Registrar, name, device=device)

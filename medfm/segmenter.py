@@ -229,7 +229,7 @@ def grow(model: Segmenter, smaller: Segmenter) -> None:
 
 
 def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
-    """Load a shipped segmentation model by name ("hippocampus"), or a folder that training left; see `load_stored`."""
+    """Load a shipped segmentation model by name, or a folder that training left; see `medfm.stored.load_stored`."""
     model = load_stored(Segmenter, name, device=device)
     inside = assets.adapter_folder(name)
     model.others = [load_segmenter(inside / member, device=device) for member in model.settings.get("members", [])]

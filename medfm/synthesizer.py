@@ -106,7 +106,7 @@ class Sampler(Stored):
 
 
 def load_synthesizer(name: str | Path, *, device: str = "cpu") -> Translator | Sampler:
-    """Load a model by name, or a folder that training left; see `load_stored`."""
+    """Load a model by name, or a folder that training left; see `medfm.stored.load_stored`."""
     if assets.kind_of(name) == Translator.kind:
         return load_stored(Translator, name, device=device)
     return load_stored(Sampler, name, device=device)

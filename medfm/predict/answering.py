@@ -28,13 +28,18 @@ PART = "Which part of the body does this image belong to?"
 
 @verb
 def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Answer:
-    """Answer one question about `scan`; the scan is encoded on the first question and remembered."""
+    """Answer one question about `scan`; the scan is encoded on the first question and remembered.
+
+    plane: "axial", "coronal" or "sagittal", of a volume in patient space (default: the one it was acquired in). The
+    Answer says how sure the model is and where in the scan it comes from; below the confidence that the adapter needs,
+    or against what the file says, it is an abstention with its reason. Raises ScanError: no such plane.
+    """
     return ask_many(model, scan, [question], plane=plane)[0]
 
 
 @verb
 def ask_many(model: MedFM, scan: Scan, questions: Sequence[str], *, plane: str | None = None) -> list[Answer]:
-    """Answer several questions: one encoding, one prefix, sixteen questions at a time."""
+    """As `ask`, several questions: one encoding, one prefix, sixteen questions at a time."""
     reading, answers = model.read(scan, plane=plane), []
     for start in range(0, len(questions), 16):
         chunk = list(questions[start : start + 16])
@@ -45,7 +50,7 @@ def ask_many(model: MedFM, scan: Scan, questions: Sequence[str], *, plane: str |
 
 @verb
 def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) -> Generator[str, None, Answer]:
-    """Yield the answer's text as it grows, piece by piece; the generator's return value is the Answer."""
+    """As `ask`, yielding the text as it grows, piece by piece; the generator's return value is the Answer."""
     reading = model.read(scan, plane=plane)
     shown, text, logp = "", "", 0.0
     late = asks_for(question) is not None  # the file may know better: nothing is said before that is clear

@@ -26,7 +26,7 @@ def register(
     moving: Scan, fixed: Scan, *, model: Registrar | None = None, method: Method | None = None, optimise: bool = False,
     contrast: Literal["any", "same"] = "any",
 ) -> Alignment:  # fmt: skip
-    """Where each point of `fixed` lies in `moving`.
+    """Where each point of `fixed` lies in `moving`, in RAS mm: an Alignment, which warps scans, masks and points.
 
     method: default "network" if a `model` is given, else "affine"; "structures" is for MR of two heads, of any usual
     contrasts (`medfm.predict.matching`); see `medfm.iterative.iterate` for the others.

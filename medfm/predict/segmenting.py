@@ -22,6 +22,8 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
 
     The scan is read tile by tile where it is larger than the model's patch. flip: look at mirrored tiles as well, where
     the model was trained on them; better by little, slower by the number of mirrors.
+
+    Raises ScanError: the scan holds too little of what the model fits an atlas to.
     """
     labels = model.label(model.preparation(scan), flip=flip)
     shape = (scan.data.shape[1], scan.data.shape[2], scan.data.shape[3])
