@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from medfm.assistant.conversation import Conversation
@@ -95,7 +96,9 @@ def server(load: Callable[[], MedFM], intake: Intake, *, talk: Conversation) -> 
         text = types.TextContent(type="text", text=json.dumps(said, ensure_ascii=False))
         return types.CallToolResult(content=[text], structured_content=said)
 
-    return Server("medfm", instructions=DISCLAIMER, on_list_tools=list_tools, on_call_tool=call_tool)
+    return Server(
+        "medfm", version=version("medfm"), instructions=DISCLAIMER, on_list_tools=list_tools, on_call_tool=call_tool
+    )
 
 
 def _open(talk: Conversation, intake: Intake, *, path: str, series: int | None = None, prior: bool = False) -> Any:

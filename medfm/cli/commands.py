@@ -73,6 +73,8 @@ def chat(
     from medfm.cli.access import logins
 
     if mcp:
+        if not folder:
+            raise typer.BadParameter("give the folder below which scans may be opened", param_hint="--folder")
         from functools import partial
 
         import medfm

@@ -135,6 +135,10 @@ def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
         "predict.outlining": {"outline": _outline},
     }.items():  # fmt: skip
         room = types.ModuleType(f"medfm.{name}")
+        if name == "predict":
+            room.__path__ = [
+                str(Path(medfm.__file__).parent / name)
+            ]  # its modules, imported one by one, are the real ones
         vars(room).update(members)
         monkeypatch.setitem(sys.modules, f"medfm.{name}", room)
         if "." not in name:

@@ -143,6 +143,7 @@ def test_json_is_one_object_per_line(medfm: Any, pictures: Path, fake_verbs: Any
         (["train", "segmentation/unet", "data.train=/a", "data.hld=0.2", "--output", "{pictures}/out"], "mean 'hold'"),
         (["plan", "/nowhere", "--output", "{pictures}/plan.yaml"], "/nowhere: there is no such file"),
         (["chat", "--host", "0.0.0.0"], "--auth"),
+        (["chat", "--mcp"], "--folder"),
     ],
 )
 def test_a_mistake_is_one_message_and_code_2(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import medfm
 from medfm.assistant import Conversation, Intake, available
 
 mcp = pytest.importorskip("mcp")
@@ -24,6 +25,7 @@ def test_a_program_opens_a_scan_and_calls_the_tools(fake_verbs: Any, pictures: P
     async def use() -> None:
         made = server(lambda: fake_verbs, Intake((pictures,)), talk=talk)
         async with mcp.Client(made) as client:
+            assert client.server_info.version == medfm.__version__
             listed = (await client.list_tools()).tools
             assert [tool.name for tool in listed] == ["open", *available()]
             early = await client.call_tool("ask", {"question": "what modality is this?"})
