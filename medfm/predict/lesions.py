@@ -26,7 +26,7 @@ LOOKED_FOR = (
     "that learned them from painted scans; vessels, skull and all else were not."
 )
 LESION_MODEL = "lesions"
-_CANDIDATE = 0.3  # probability from which a voxel may belong to a lesion
+_CANDIDATE = 0.03  # probability from which a voxel may belong to a lesion: how sure that makes one, says the score
 _MOST = 8  # parts of a map that are worth a score; a map of more is noise
 _found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
 
@@ -102,8 +102,8 @@ def finding(model: LesionFinder, part: Part, scan: Scan) -> Finding:
 
 
 def _edge(highest: float) -> float:
-    """The probability at the border of a part: of a lesion a half."""
-    return 0.5 if highest > 0.5 else _CANDIDATE
+    """The probability at the border of a part."""
+    return min(0.5, max(_CANDIDATE, highest / 2))
 
 
 def _extent(mask: Mask) -> float:
