@@ -75,7 +75,7 @@ def test_a_score_is_fitted_to_height_and_volume(model: LesionFinder) -> None:
 def test_a_dark_scan_has_one_finding_that_none_is_there_and_no_model_has_none(
     model: LesionFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (found,) = find_lesions(scan((12, 0.2)))
+    (found,) = find_lesions(scan((12, 0.02)))
     assert found.confidence == 0 and not found.evidence
     monkeypatch.setattr(lesions, "lesion_model", lambda: None)
     assert find_lesions(scan((12, 0.95))) == []
