@@ -57,14 +57,14 @@ def segment(
 
     if not output.name.endswith((".nii", ".nii.gz", ".dcm")):  # told before the work is done
         raise ScanError(f"--output {output.name}: masks are NIfTI or DICOM SEG; end the name in .nii, .nii.gz or .dcm")
-    from medfm.predict.whole_body import WHOLE_BODY, outline_whole_body
-
     scan = read_scan(file, series=series, frame=frame)
     if output.suffix == ".dcm" and not (scan.series_uid and scan.frame == "patient"):
         raise ScanError(
             f"--output {output.name}: a DICOM SEG refers to DICOM images that say how they lie in the patient, and "
             f"{file.name} holds none; write NIfTI"
         )
+    from medfm.predict.whole_body import WHOLE_BODY, outline_whole_body
+
     show.scan(scan)
     marked = box is not None or bool(point)
     task = task or ("prompt" if marked else "brain")
