@@ -20,9 +20,8 @@ from medfm.scan import RawData, Scan
 
 RECIPES = [
     "segmentation/unet", "segmentation/mean-teacher", "segmentation/medsam", "registration/voxelmorph",
-    "detection/cells", "detection/nodules-two-stage", "detection/mvp", "classification/skin", "classification/clam",
-    "reconstruction/cascade", "reconstruction/admm", "reconstruction/shared-ct", "reconstruction/wgan",
-    "reconstruction/superresolution", "synthesis/cycle", "synthesis/diffusion",
+    "detection/cells", "detection/nodules-two-stage", "classification/skin", "reconstruction/cascade",
+    "reconstruction/wgan", "synthesis/cycle", "synthesis/diffusion",
 ]  # fmt: skip
 
 
