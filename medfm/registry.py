@@ -30,6 +30,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "segment": "medfm.heads.segment:SegmentHead",
         "unetr": "medfm.heads.unetr:UnetrHead",
         "expand": "medfm.heads.expand:ExpandHead",
+        "outline": "medfm.heads.outline:OutlineHead",
         "register": "medfm.heads.register:FlowHead",
         "detect": "medfm.heads.detect:DetectHead",
         "second": "medfm.heads.second:SecondHead",

@@ -71,10 +71,10 @@ class Segmenter(Stored):
         self.others: list[Segmenter] = []  # a plain list: their weights lie in folders of their own
         self.preparation = GridPrepare.from_dict(prepare)
         self.encoder = self.build_encoder(encoder)
-        self.head = config.build(
-            "heads", {"name": "segment", **head}, channels=self.encoder.channels, strides=self.encoder.strides,
-            classes=len(labels) + 1,
-        )  # fmt: skip
+        head = {"name": "segment", **head}
+        named = {"labels": list(labels)} if head["name"] == "outline" else {}  # its classes are maps that have names
+        levels = {"channels": self.encoder.channels, "strides": self.encoder.strides}
+        self.head = config.build("heads", head, **levels, classes=len(labels) + 1, **named)
         for part in (self.encoder, self.head):
             if getattr(part, "ndim", 2) == 3:  # a quarter less time for a step on CPU
                 part.to(memory_format=torch.channels_last_3d)

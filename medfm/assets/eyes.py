@@ -15,7 +15,7 @@ from medfm.errors import AdapterMismatch, UnknownName
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["eye_digest", "eye_tensors", "write_eye"]
+__all__ = ["eye_digest", "eye_structures", "eye_tensors", "write_eye"]
 
 _FILE = "vision.safetensors"
 
@@ -46,6 +46,15 @@ def eye_tensors(folder: Path) -> dict[str, Tensor]:
             f"found {found[:12]} there. Put the older {parent['name']!r} back, or fine-tune again from this one"
         )
     return {**eye_tensors(source), **tensors}
+
+
+def eye_structures(name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The part of an adapter's eye that draws maps, and the names of the maps. Raises UnknownName: no such adapter."""
+    folder = adapter_folder(name)
+    known: list[str] = json.loads((folder / "medfm.json").read_text()).get("vision", {}).get("labels", [])
+    start = "structures."
+    tensors = {n.removeprefix(start): t.float() for n, t in eye_tensors(folder).items() if n.startswith(start)}
+    return tensors, known
 
 
 def write_eye(tensors: Mapping[str, Tensor], folder: Path, *, parent: Path | None = None) -> dict[str, str] | None:

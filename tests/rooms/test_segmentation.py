@@ -21,6 +21,7 @@ from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.overlap import agreement
 from medfm.evaluate.segment import compare_masks, evaluate_segment
+from medfm.heads.structures import StructureHead
 from medfm.image.patches import random_bend, random_map, sample_patch
 from medfm.losses import SegmentLoss, deep_loss
 from medfm.metrics import label_dice
@@ -324,3 +325,23 @@ def test_dice_of_what_is_there_does_not_shrink_with_the_classes_that_are_not(bat
         losses.append(float(SegmentLoss(entropy=0.0, absent=False, batch=batch)(logits, target)))
     assert losses == pytest.approx([1.0, 1.0], abs=1e-3)
     assert float(SegmentLoss(entropy=0.0, absent=True, batch=batch)(logits, target)) < 0.1
+
+
+def test_sharpened_outlines_start_as_the_eyes_own() -> None:
+    names = ["Spleen", "Liver", "in no eye"]
+    encoder, head = {"name": "shared", "tune": "lora"}, {"name": "outline", "widths": [8, 8, 8, 8]}
+    prepare = {"channels": 3, "intensity": "range"}
+    model = Segmenter(encoder=encoder, head=head, labels=names, prepare=prepare, patch=[1, 96, 96]).eval()
+    tensors, known = assets.eye_structures("default")
+    eye = StructureHead(model.encoder.channels, labels=known).eval()
+    eye.load_state_dict(tensors)
+    x, spacing = torch.rand(2, 3, 1, 96, 96, generator=torch.Generator().manual_seed(0)), torch.ones(2, 3)
+    with torch.no_grad():
+        maps = eye(model.encoder(x, spacing), spacing)
+        logits = model(x, spacing)[0]
+    for number, name in enumerate(names[:2], 1):
+        wanted = maps[:, known.index(name)]
+        for size in ((48, 48), (96, 96)):
+            wanted = torch.nn.functional.interpolate(wanted, size, mode="bilinear")
+        torch.testing.assert_close(logits[:, number], wanted)
+    assert (logits[:, 0] == 0).all()
