@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FlowLoss", "SegmentLoss", "deep_loss", "map_loss", "pyramid_disagreement"]
+__all__ = ["FlowLoss", "SegmentLoss", "deep_loss", "drawn_together", "map_loss", "pyramid_disagreement"]
 
 
 def map_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -52,21 +52,26 @@ class SegmentLoss(nn.Module):
         partial: label maps draw some of the classes and leave others out that are there: a class that no voxel of a
             sample is of may be anywhere in that sample's background, whose probability is the sum of both (marginal
             loss, Shi et al., MedIA 2021). Dice is then of what is drawn, as with absent False.
+        together: (1 + K, 1 + K), whether two classes are drawn in one label map anywhere (`drawn_together`): with
+            `partial`, only what is drawn with each of a sample's classes somewhere may be in its background, since
+            nobody left the brain out of a CT of the liver. None: any class may.
         weights: of the classes in the cross-entropy, background first; none: all alike.
     """
 
     def __init__(
         self, *, dice: float = 1.0, squared: bool = False, batch: bool = True, entropy: float = 1.0, focal: float = 0.0,
         gamma: float = 2.0, boundary: float = 0.0, background: bool = False, absent: bool = True,
-        partial: bool = False, weights: Sequence[float] | None = None,
+        partial: bool = False, together: Tensor | None = None, weights: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss
 
         super().__init__()
         self.classes: Tensor | None
+        self.together: Tensor | None
         self.entropy, self.terms = entropy, nn.ModuleList()
         self.first, self.batch, self.partial = 0 if background else 1, batch, partial
         absent = absent and not partial
+        self.register_buffer("together", together, persistent=False)
         self.register_buffer("classes", None if weights is None else torch.tensor(weights), persistent=False)
         self.weights: list[float] = []
         terms = [
@@ -86,7 +91,7 @@ class SegmentLoss(nn.Module):
         """The loss, a scalar."""
         logits = logits.float()  # a sum over voxels in half precision is none
         if self.partial:
-            logits = _of_drawn(logits, target)
+            logits = _of_drawn(logits, target, self.together)
         total = logits.new_zeros(())
         if self.entropy:
             total = total + self.entropy * F.cross_entropy(logits, target, self.classes)
@@ -109,9 +114,23 @@ def _drawn(target: Tensor, classes: int) -> Tensor:
     return torch.stack([(target == value).flatten(1).any(1) for value in range(classes)], 1)
 
 
-def _of_drawn(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits (B, 1 + K, ...) in which each sample's classes without a voxel have joined its background."""
-    joined = ~_drawn(target, logits.shape[1])
+def drawn_together(maps: Iterable[Tensor], classes: int) -> Tensor:
+    """(classes, classes) whether two are in one of the label maps, the background with all."""
+    found = torch.eye(classes, dtype=torch.bool)
+    found[0] = found[:, 0] = True
+    for labels in maps:
+        there = labels.unique().long()
+        found[there[:, None], there] = True
+    return found
+
+
+def _of_drawn(logits: Tensor, target: Tensor, together: Tensor | None) -> Tensor:
+    """Logits (B, 1 + K, ...) in which each sample's classes without a voxel that may be there have joined its
+    background."""
+    drawn = _drawn(target, logits.shape[1])
+    joined = ~drawn
+    if together is not None:
+        joined &= drawn.float() @ (~together).float() == 0
     joined[:, 0] = True
     joined = joined.view(*joined.shape, *[1] * (logits.ndim - 2))
     background = logits.masked_fill(~joined, -torch.inf).logsumexp(1, keepdim=True)

@@ -14,7 +14,7 @@ from medfm.data.patients import told_of_colour, told_of_split
 from medfm.data.volumes import VolumeCase, both_volumes, unlabelled_volumes
 from medfm.grid import Grid, GridPrepare
 from medfm.image.patches import random_bend, random_map, sample_patch, vary_intensity
-from medfm.losses import SegmentLoss, deep_loss
+from medfm.losses import SegmentLoss, deep_loss, drawn_together
 from medfm.metrics import label_dice
 from medfm.objectives.agreement import Agreement
 from medfm.objectives.groups import at_one_rate
@@ -34,7 +34,8 @@ class Supervised(nn.Module):
         repeats: patches of each scan in a pass.
         foreground: share of patches centred on a voxel of a random class of the scan; others lie anywhere.
         loss: arguments of `SegmentLoss`. With its `partial`, scans whose label map draws none of the classes are left
-            out, and a class counts in the scores of those scans only that draw it.
+            out, what was drawn together is counted over the others, and a class counts in the scores of those scans
+            only that draw it.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). bend: mm of `random_bend`, 0 for
             none. vary: strength of the changes of intensity, 0 for none.
         largest: labels of one connected part, of which the model keeps the largest it finds.
@@ -51,10 +52,12 @@ class Supervised(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         preparation = GridPrepare.from_dict(prepare)
-        self.loss = SegmentLoss(**(loss or {}))
         self.cases, self.held, names = both_volumes(data, preparation, seed=seed)
-        if self.loss.partial:
+        together = None
+        if (loss or {}).get("partial"):
             self.cases, self.held = ([c for c in cases if c.labels.any()] for cases in (self.cases, self.held))
+            together = drawn_together((c.labels for c in self.cases), len(names) + 1)
+        self.loss = SegmentLoss(**(loss or {}), together=together)
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
             flips=flips, largest=largest,

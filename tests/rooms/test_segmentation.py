@@ -23,7 +23,7 @@ from medfm.evaluate.overlap import agreement
 from medfm.evaluate.segment import compare_masks, evaluate_segment
 from medfm.heads.structures import StructureHead
 from medfm.image.patches import random_bend, random_map, sample_patch
-from medfm.losses import SegmentLoss, deep_loss
+from medfm.losses import SegmentLoss, deep_loss, drawn_together
 from medfm.metrics import label_dice
 from medfm.nn import half
 from medfm.nn.tiles import label_tiles, starts
@@ -325,6 +325,22 @@ def test_dice_of_what_is_there_does_not_shrink_with_the_classes_that_are_not(bat
         losses.append(float(SegmentLoss(entropy=0.0, absent=False, batch=batch)(logits, target)))
     assert losses == pytest.approx([1.0, 1.0], abs=1e-3)
     assert float(SegmentLoss(entropy=0.0, absent=True, batch=batch)(logits, target)) < 0.1
+
+
+def test_what_is_never_drawn_beside_a_class_is_not_left_out_of_its_map() -> None:
+    liver, kidney, brain = 1, 2, 3
+    maps = [torch.tensor([0, liver, kidney]), torch.tensor([0, liver]), torch.tensor([0, brain])]
+    together = drawn_together(maps, 4)
+    assert together[liver, kidney] and together[kidney, liver] and not together[brain, liver] and together[0].all()
+    logits = torch.zeros(1, 4, 1, 4, 4, requires_grad=True)
+    target = torch.zeros(1, 1, 4, 4, dtype=torch.long)
+    target[..., :2] = liver  # the right half may hold a kidney that nobody drew, and no brain
+    loss = SegmentLoss(dice=0, partial=True, together=together)
+    (slope,) = torch.autograd.grad(loss(logits, target), logits)
+    right = slope[0, :, 0, :, 2:].mean((1, 2))
+    assert right[0] < 0 and right[kidney] == right[0] and right[brain] > 0
+    empty = torch.zeros_like(target)  # nothing drawn, nothing known
+    assert float(loss(logits, empty).detach()) == pytest.approx(0, abs=1e-6)
 
 
 def test_sharpened_outlines_start_as_the_eyes_own() -> None:
