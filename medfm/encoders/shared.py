@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -23,8 +25,8 @@ class SharedEncoder(nn.Module):
             convolutions and attention; "all" trains it; "random" starts it from nothing, for comparison.
         rank: of the changes.
         levels: of the pyramid, from the finest; see `HybridEncoder`.
-        eye: sha256 of the eye that a saved model was trained on; empty for a new one. What belongs to an older eye
-            would give noise on a newer one.
+        eye: sha256 of the encoder that a saved model was trained on; empty for a new one. What belongs to an older one
+            would give noise on a newer one; an eye of which only other parts are newer is the same to it.
 
     Raises UnknownName (no such adapter), AdapterMismatch (its eye is another encoder, or not the one of `eye`).
     """
@@ -39,18 +41,18 @@ class SharedEncoder(nn.Module):
         node: dict[str, Any] = dict(about.get("vision", {}).get("encoder", {}))
         if node.pop("name", None) != "hybrid":
             raise AdapterMismatch(f"adapter {adapter!r} has no hybrid encoder to share; found {about.get('vision')}")
-        self.eye = assets.eye_digest(folder) if tune in ("none", "lora") else ""
+        tensors = {n: t for n, t in assets.eye_tensors(folder).items() if n.startswith("encoder.")}
+        self.eye = _digest(tensors) if tune in ("none", "lora") else ""
         if eye and eye != self.eye:
             raise AdapterMismatch(
-                f"this model was trained on the eye {eye[:12]} of adapter {adapter!r}; found {self.eye[:12]} there. "
-                "Put the older adapter back, or train the model again"
+                f"this model was trained on the encoder {eye[:12]} of adapter {adapter!r}; found {self.eye[:12]} "
+                "there. Put the older adapter back, or train the model again"
             )
         self.body: nn.Module = HybridEncoder(**node, levels=levels)
         self.channels, self.strides = self.body.channels, self.body.strides
         self.tune = tune
         if tune != "random":
-            tensors = assets.eye_tensors(folder)
-            own = {n.removeprefix("encoder."): t.float() for n, t in tensors.items() if n.startswith("encoder.")}
+            own = {n.removeprefix("encoder."): t.float() for n, t in tensors.items()}
             used = self.body.state_dict().keys()
             if missing := used - own.keys():
                 raise AdapterMismatch(f"adapter {adapter!r} lacks tensors of its own encoder: {sorted(missing)[:3]}")
@@ -94,3 +96,11 @@ class SharedEncoder(nn.Module):
         """x: (B, 3, D, H, W) in [0, 1]; spacing: (B, 3) mm -> levels of strides 2 to 32 in H and W."""
         pyramid: list[Tensor] = self.body(x, spacing)
         return pyramid
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and numbers, whatever file they lie in."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -12,11 +12,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_recipes import SMALL, Made, labelled_volumes
 
 import medfm
 from medfm import assets
 from medfm.config import load_recipe
+from medfm.encoders.shared import SharedEncoder
 from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.overlap import agreement
@@ -341,6 +343,21 @@ def test_what_is_never_drawn_beside_a_class_is_not_left_out_of_its_map() -> None
     assert right[0] < 0 and right[kidney] == right[0] and right[brain] > 0
     empty = torch.zeros_like(target)  # nothing drawn, nothing known
     assert float(loss(logits, empty).detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_shares_an_encoder_refuses_another_one_and_not_a_newer_second_look(tmp_path: Path) -> None:
+    source = assets.adapter_folder("default")
+    (tmp_path / "medfm.json").write_text((source / "medfm.json").read_text())
+    tensors, trained_on = assets.eye_tensors(source), SharedEncoder(tune="none").eye
+    for name, same in (("glance.", True), ("encoder.stem.0.weight", False)):
+        changed = next(n for n in tensors if n.startswith(name))
+        tensors[changed] = tensors[changed] + 1
+        save_file(tensors, tmp_path / "vision.safetensors")
+        if same:
+            SharedEncoder(adapter=str(tmp_path), tune="none", eye=trained_on)
+        else:
+            with pytest.raises(AdapterMismatch, match="train the model again"):
+                SharedEncoder(adapter=str(tmp_path), tune="none", eye=trained_on)
 
 
 def test_sharpened_outlines_start_as_the_eyes_own() -> None:
