@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from medfm.scan import Scan
 
-__all__ = ["Grid", "GridPrepare", "mirrors", "placed", "resample", "resample_labels"]
+__all__ = ["Grid", "GridPrepare", "mirrors", "onto_scan", "placed", "resample", "resample_labels"]
 
 Three = tuple[float, float, float]
 
@@ -31,7 +31,8 @@ class GridPrepare:
     pictures, whose mm are unknown (0: as it is). channels: 1 grey or 3; grey is repeated, colour averaged, as needed.
     intensity: "zscore" of the whole scan (MR); "ct" clips HU to `clip` and takes z-scores with `mean` and `std` of the
     training data (nnU-Net, Isensee et al. 2021); "range" maps `percentiles` to 0..1, 8-bit pictures 0..255 to 0..1;
-    "windows" maps three (level, width) in HU to 0..1, and what is not HU as "range".
+    "windows" maps three (level, width) in HU to 0..1, and what is not HU as "range". displayed: slices as a radiologist
+    sees them (`Scan.slices`), for models of pictures, instead of along the scan's own axes; the same for a picture.
     """
 
     spacing: Three | None = None
@@ -43,6 +44,7 @@ class GridPrepare:
     mean: float = 0.0
     std: float = 1.0
     windows: Windows = CT_WINDOWS
+    displayed: bool = False
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or (self.intensity == "windows" and self.channels != 3):
@@ -69,13 +71,17 @@ class GridPrepare:
 
     def __call__(self, scan: Scan) -> Grid:
         """The scan on this grid. Voxels keep the scan's type until `Grid.numbers` is asked for a part of them."""
-        _, d, h, w = scan.data.shape
-        mm = scan.spacing[::-1]
+        data, mm = self.seen(scan)
+        _, d, h, w = data.shape
         shape = self._shape((d, h, w), mm)
         low, high = self._range(scan)
-        array = scan.data if shape == (d, h, w) else resample(scan.data, shape)
+        array = data if shape == (d, h, w) else resample(data, shape)
         spacing = tuple(s * old / new for s, old, new in zip(mm, (d, h, w), shape, strict=True))
         return Grid(array, (spacing[0], spacing[1], spacing[2]), self, scan.units == "HU", low, high)
+
+    def seen(self, scan: Scan) -> tuple[NDArray, Three]:
+        """The voxels of `scan` in the order in which the model reads them, a view (C, D, H, W), and their mm."""
+        return scan.slices() if self.displayed else (scan.data, scan.spacing[::-1])
 
     def _shape(self, old: tuple[int, int, int], mm: Three) -> tuple[int, int, int]:
         if self.size:
@@ -149,6 +155,15 @@ class Grid:
         d, h, w = (min(n, max(1, round(n * s / mm))) for n, s in zip(self.shape, self.spacing, strict=True))
         steps = [s * n / new for n, s, new in zip(self.shape, self.spacing, (d, h, w), strict=True)]
         return F.adaptive_avg_pool3d(self.numbers(), (d, h, w)), steps
+
+
+def onto_scan(labels: NDArray[np.uint8], scan: Scan, prepare: GridPrepare) -> NDArray[np.uint8]:
+    """A label map of the grid that `prepare` made of `scan`, on the scan's own voxels: (D, H, W)."""
+    whole = replace(scan, data=np.zeros((1, *scan.data.shape[1:]), np.uint8))
+    view = prepare.seen(whole)[0][0]
+    view[:] = resample_labels(labels, (view.shape[0], view.shape[1], view.shape[2]))
+    done: NDArray[np.uint8] = whole.data[0]
+    return done
 
 
 def placed(scan: Scan, grid: Grid) -> Scan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def read_volumes(pairs: Iterable[Pair], labels: Mapping[int, str], prepare: Grid
     for pair in track(list(pairs), description="reading scans", transient=True):
         scan, drawn = read_labels(pair, labels)
         grid = prepare(scan)
-        small = torch.from_numpy(resample_labels(drawn, grid.shape).copy())
+        seen = prepare.seen(replace(scan, data=drawn[None]))[0][0]
+        small = torch.from_numpy(resample_labels(seen, grid.shape).copy())
         cases.append(VolumeCase(pair.name, pair.patient, grid.numbers().half(), small, torch.tensor(grid.spacing)))
     return cases
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medfm.grid import resample_labels
+from medfm.grid import onto_scan
 from medfm.predict.called import verb
 from medfm.scan import Mask, Scan
 
@@ -26,8 +26,7 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     Raises ScanError: the scan holds too little of what the model fits an atlas to.
     """
     labels = model.label(model.preparation(scan), flip=flip)
-    shape = (scan.data.shape[1], scan.data.shape[2], scan.data.shape[3])
-    return Mask(resample_labels(labels, shape), scan.affine, dict(enumerate(model.labels, 1)))
+    return Mask(onto_scan(labels, scan, model.preparation), scan.affine, dict(enumerate(model.labels, 1)))
 
 
 def volumes(mask: Mask) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--labels", required=True, metavar="RECIPE")
     parser.add_argument("--partial", action="store_true", help="count a class where it is drawn only")
+    parser.add_argument("--without", nargs="*", default=[], metavar="LABEL", help="labels of the recipe to leave out")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="of the longer side, instead of the eye's own")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     model = medfm.load("default")
-    found = find_pairs(given.data, labels=load_recipe(given.labels)["data"]["labels"])
+    if given.size:
+        model.preparation = replace(model.preparation, size=given.size)
+    labels = load_recipe(given.labels)["data"]["labels"]
+    found = find_pairs(given.data, labels={v: name for v, name in labels.items() if name not in given.without})
     metrics = written(
         list(records(model, found, partial=given.partial)), found, {"name": "default"}, given.output, 2000, 0, 1.0
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +379,20 @@ def test_sharpened_outlines_start_as_the_eyes_own() -> None:
             wanted = torch.nn.functional.interpolate(wanted, size, mode="bilinear")
         torch.testing.assert_close(logits[:, number], wanted)
     assert (logits[:, 0] == 0).all()
+
+
+def test_a_model_of_pictures_reads_a_patients_slice_as_it_is_displayed() -> None:
+    torch.manual_seed(0)
+    encoder = {"name": "conv", "ndim": 2, "channels": [4, 8], "convs": [1, 1]}
+    model = Segmenter(
+        encoder=encoder, head={"ndim": 2, "convs": 1}, labels=["a", "b"],
+        prepare={"intensity": "zscore", "displayed": True}, patch=[1, 32, 40],
+    ).eval()  # fmt: skip
+    picture = np.random.default_rng(0).normal(size=(32, 40)).astype(np.float32)
+    wanted = medfm.segment(model, Scan.from_array(picture)).array[0]
+    assert len(np.unique(wanted)) > 1
+    for first in (picture[None], np.stack([picture, picture])):  # rows to the back, columns to the left of the patient
+        scan = Scan.from_array(first, affine=np.diag([-1.0, -1.0, 3.0, 1.0]))
+        found = replace(scan, data=medfm.segment(model, scan).array[None])
+        for shown in found.slices("axial")[0][0]:
+            assert (shown == wanted).mean() > 0.99  # sums in another order round otherwise
