@@ -113,7 +113,7 @@ def _outline(model: FakeModel, scan: Any, structures: list[str], *, plane: str |
 
 @pytest.fixture
 def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`; nothing prompted is there."""
+    """Put the fake model behind `medfm.load` and the verbs of `medfm.predict`; no model of a task is there."""
     from medfm.assistant import task_models
     from medfm.predict.airspace import lungs
     from medfm.predict.marking import enclose, grow  # no model in them: the real ones
@@ -121,6 +121,7 @@ def fake_verbs(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
     model = FakeModel()
     monkeypatch.setattr(task_models, "prompter", lambda: None)
+    monkeypatch.setattr(task_models, "segmenters_for", lambda structure, scan: [])
 
     def load(name_or_path: str = "default") -> FakeModel:
         model.name = name_or_path
