@@ -129,7 +129,7 @@ def read_volumes(pairs: Iterable[Pair], labels: Mapping[int, str], prepare: Grid
     for pair in track(list(pairs), description="reading scans", transient=True):
         scan, drawn = read_labels(pair, labels)
         grid = prepare(scan)
-        seen = prepare.seen(replace(scan, data=drawn[None]))[0][0]
+        seen = np.ascontiguousarray(prepare.seen(replace(scan, data=drawn[None]))[0][0])
         small = torch.from_numpy(resample_labels(seen, grid.shape).copy())
         cases.append(VolumeCase(pair.name, pair.patient, grid.numbers().half(), small, torch.tensor(grid.spacing)))
     return cases
