@@ -319,7 +319,7 @@ class _Progress:
     def __init__(self, *, budget: float) -> None:
         self.epoch, self.step = 0, 0
         self.budget, self.start, self.spent = budget, time.monotonic(), 0.0
-        self.best, self.since = -1.0, 0
+        self.best, self.since = -math.inf, 0  # scores may be negative
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
 

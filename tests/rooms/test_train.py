@@ -72,6 +72,13 @@ def test_a_gradient_that_is_not_finite_is_not_followed(
     assert len(calls) > 1 and all(t.isfinite().all() for t in weights(run).values())
 
 
+def test_the_best_of_negative_scores_is_kept(
+    phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grounded, "evaluate", lambda self: {"score": -3.0})
+    assert weights(train(eye_recipe(phantom_rows, tiny_language, best=True), output=tmp_path / "run"))
+
+
 def test_a_run_whose_gradients_stay_infinite_ends_with_what_to_do(
     phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
