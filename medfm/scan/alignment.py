@@ -46,6 +46,12 @@ class Alignment:
         if self.field is not None and (self.field.ndim != 4 or len(self.field) != 3):
             raise ShapeError(f"A displacement field is (3, D, H, W); got {self.field.shape}.")
 
+    def __repr__(self) -> str:
+        """What a notebook shows, without the numbers of the field."""
+        shift = ", ".join(f"{v:.1f}" for v in self.matrix[:3, 3])
+        moved = "" if self.field is None else f", a field up to {np.linalg.norm(self.field, axis=0).max():.1f} mm"
+        return f"Alignment({self.method or 'of another program'}: a matrix that shifts by ({shift}) mm{moved})"
+
     def points(self, points: ArrayLike) -> Points:
         """Where points (N, 3) of the fixed scan lie in the moving one; RAS mm."""
         x = np.asarray(points, dtype=np.float64).reshape(-1, 3)

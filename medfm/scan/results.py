@@ -67,6 +67,13 @@ class Mask:
         if self.affine.shape != (4, 4):
             raise ShapeError(f"A mask needs a 4x4 affine; got shape {self.affine.shape}.")
 
+    def __repr__(self) -> str:
+        """What a notebook shows: an answer or a report with its evidence stays readable."""
+        size = " x ".join(str(side) for side in self.array.shape)
+        found = [f"{a['name']} {a['ml']:.1f} ml" for a in self.to_dict()["labels"].values() if a["voxels"]]
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        return f"Mask({size}: {', '.join(found[:8]) or 'nothing found'}{more})"
+
     @property
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm³."""

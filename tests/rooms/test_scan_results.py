@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medfm.errors import ShapeError
-from medfm.scan import Answer, Box, Mask
+from medfm.scan import Alignment, Answer, Box, Mask
 
 
 def test_an_answer_with_evidence_is_plain_json() -> None:
@@ -24,6 +24,21 @@ def test_an_answer_with_evidence_is_plain_json() -> None:
     assert plain["evidence"][1]["labels"]["5"] == {"name": "liver", "voxels": 2, "ml": pytest.approx(2)}
     assert plain["evidence"][1]["labels"]["6"]["voxels"] == 0
     assert (plain["abstained"], plain["reason"]) == (False, None)
+
+
+def test_a_notebook_shows_no_arrays() -> None:
+    array = np.zeros((2, 30, 40), np.uint8)
+    array[0, 0, :2] = 5
+    mask = Mask(array, np.diag([10.0, 10.0, 10.0, 1.0]), {5: "liver", 6: "spleen"})
+    assert repr(mask) == "Mask(2 x 30 x 40: liver 2.0 ml)"
+    assert "Mask(2 x 30 x 40: liver 2.0 ml)" in repr(Answer("Yes", confidence=0.9, evidence=(mask,)))
+    shifted = np.eye(4)
+    shifted[:3, 3] = 1, 2, 3
+    field = np.zeros((3, 2, 2, 2), np.float32)
+    field[0, 0, 0, 0] = 4
+    assert repr(Alignment(shifted, field, np.eye(4), "demons")) == (
+        "Alignment(demons: a matrix that shifts by (1.0, 2.0, 3.0) mm, a field up to 4.0 mm)"
+    )
 
 
 def test_an_answer_cannot_be_changed() -> None:
