@@ -111,7 +111,7 @@ class LesionFinder(Stored):
         Raises ScanError: too little of a head is in the scan.
         """
         x, where = self.ground.read(scan)
-        chance = self.chances(x[None]) * (self.ground.tissues.brain > 0.05)
+        chance = self.chances(x[None].to(self.device)).cpu() * (self.ground.tissues.brain > 0.05)
         found = F.grid_sample(chance, where.flip(-1)[None], align_corners=False)[0, 0]
         left = self.ground.low[2] + (where[..., 2] + 1) / 2 * (self.ground.high - self.ground.low)[2] < 0
         return found.numpy(), left.numpy()
