@@ -96,6 +96,7 @@ def finetune(
         options = json.loads((work / "recipe.json").read_text())["train"]
         show.note(_announced(costs[0], options["budget"], options["epochs"]))
 
+    show.note("reading every scan and looking at it, then training ...")  # minutes, and a log file shows no bar
     run(recipe, folder=folder, run=work, resume=resume, changes=changes, before=announce)
     if costs:  # the first of several processes
         kept = json.loads((work / "recipe.json").read_text())  # a resumed run goes by what it began with
