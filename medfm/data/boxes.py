@@ -104,7 +104,8 @@ def read_boxes(scans: Iterable[BoxedScan], names: Sequence[str], prepare: GridPr
         scan = Scan.read(boxed.image)
         grid = prepare(scan)
         known = [box for box in boxed.boxes if box.label in names]
-        edges = torch.tensor([grid_box(scan, box, grid.shape) for box in known]).float().reshape(-1, 6)
+        placed = [grid_box(scan, box, grid.shape, displayed=prepare.displayed) for box in known]
+        edges = torch.tensor(placed).float().reshape(-1, 6)
         middle, half = (edges[:, :3] + edges[:, 3:]) / 2, ((edges[:, 3:] - edges[:, :3]) / 2).clamp(min=0.5)
         edges = torch.cat([middle - half, middle + half], 1)
         labels = torch.tensor([names.index(box.label) for box in known], dtype=torch.long)

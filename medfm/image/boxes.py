@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medfm.image.geometry import slice_of
+from medfm.image.geometry import corners_of, edges_of, slice_of
 from medfm.image.patches import patch_grid
 from medfm.scan.results import Box
 from medfm.scan.scan import Scan
@@ -46,8 +46,15 @@ def move_boxes(boxes: Tensor, *, centre: Sequence[float], patch: Shape, matrix: 
     return torch.cat([there.amin(1), there.amax(1)], 1)
 
 
-def grid_box(scan: Scan, box: Box, shape: Sequence[int]) -> list[float]:
-    """A box of `scan` on a grid of `shape` (D, H, W) voxels over the same field: edges (d0, h0, w0, d1, h1, w1)."""
+def grid_box(scan: Scan, box: Box, shape: Sequence[int], *, displayed: bool = False) -> list[float]:
+    """A box of `scan` on a grid of `shape` (D, H, W) voxels over the same field: edges (d0, h0, w0, d1, h1, w1).
+
+    displayed: the grid is one of displayed slices, see `GridPrepare`.
+    """
+    if displayed:
+        scale = np.array(shape) / scan.slices()[0].shape[1:]
+        first, last = edges_of(scan, box.low, box.high)
+        return [*(first * scale), *(last * scale)]
     sizes = np.array(scan.data.shape[1:])
     scale = np.array(shape) / sizes
     if len(box.low) == 2:
@@ -60,14 +67,20 @@ def grid_box(scan: Scan, box: Box, shape: Sequence[int]) -> list[float]:
     return edges
 
 
-def scan_box(scan: Scan, edges: Sequence[float], shape: Sequence[int], *, label: str, score: float) -> Box:
+def scan_box(
+    scan: Scan, edges: Sequence[float], shape: Sequence[int], *, label: str, score: float, displayed: bool = False
+) -> Box:
     """The inverse of `grid_box`: in RAS mm for a scan of a patient, in pixels (column, row) for a picture."""
-    sizes = np.array(scan.data.shape[1:])
-    low, high = (np.clip(np.array(e) / np.array(shape), 0, 1) * sizes for e in (edges[:3], edges[3:]))
+    sizes = np.array(scan.slices()[0].shape[1:] if displayed else scan.data.shape[1:])
+    first, last = (np.clip(np.array(e) / np.array(shape), 0, 1) * sizes for e in (edges[:3], edges[3:]))
     score = float(score)
     if scan.frame == "image":
-        return Box(label, (float(low[2]), float(low[1])), (float(high[2]), float(high[1])), score)
-    corners = np.array([[*corner, 1] for corner in product(*zip(low[::-1] - 0.5, high[::-1] - 0.5, strict=True))])
+        return Box(label, (float(first[2]), float(first[1])), (float(last[2]), float(last[1])), score)
+    if displayed:
+        plane = scan.best_plane or "axial"
+        low, high = corners_of(scan, tuple(first), tuple(last), plane=plane)
+        return Box(label, low, high, score, min(int((first[0] + last[0]) / 2), int(sizes[0]) - 1))
+    corners = np.array([[*corner, 1] for corner in product(*zip(first[::-1] - 0.5, last[::-1] - 0.5, strict=True))])
     mm = corners @ scan.affine[:3].T
-    middle = slice_of(scan, (low + high) / 2)
+    middle = slice_of(scan, (first + last) / 2)
     return Box(label, tuple(mm.min(0).tolist()), tuple(mm.max(0).tolist()), score, middle)

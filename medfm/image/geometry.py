@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from medfm.scan import Scan
 
-__all__ = ["corners_of", "rectangle_of", "slice_of"]
+__all__ = ["corners_of", "edges_of", "rectangle_of", "slice_of"]
 
 _Corner = tuple[float, float, float]
 # For each plane: the voxel axis (0 = W, 1 = H, 2 = D) that slice, row and column run along, and whether backwards.
@@ -53,17 +53,27 @@ def rectangle_of(
 
     low, high: corners as `corners_of` gives them, in RAS mm or in pixels of a picture.
     """
+    (_, top, left), (_, bottom, right) = edges_of(scan, low, high, plane=plane)
+    rows, columns = scan.slices(plane)[0].shape[2:]
+    return left / columns, top / rows, right / columns, bottom / rows
+
+
+def edges_of(
+    scan: Scan, low: tuple[float, ...], high: tuple[float, ...], *, plane: str | None = None
+) -> list[list[float]]:
+    """The way back of `corners_of`: the first and last (slice, row, column) edges of a box on `scan.slices(plane)`."""
     depth, height, width = scan.data.shape[1:]
     if len(low) == 2:
-        return low[0] / width, low[1] / height, high[0] / width, high[1] / height
+        return [[0.0, low[1], low[0]], [float(depth), high[1], high[0]]]
     back = np.linalg.inv(scan.affine)
     points = np.array([[*corner, 1] for corner in product(*zip(low, high, strict=True))]) @ back[:3].T + 0.5
-    _, row, column = _ORDER[plane or scan.best_plane or "axial"]
-    shares = []
-    for axis, backwards in (column, row):
-        edges = np.clip(np.array([points[:, axis].min(), points[:, axis].max()]) / (width, height, depth)[axis], 0, 1)
-        shares.append((1 - edges[1], 1 - edges[0]) if backwards else (edges[0], edges[1]))
-    return float(shares[0][0]), float(shares[1][0]), float(shares[0][1]), float(shares[1][1])
+    edges = np.empty((2, 3))
+    for number, (axis, backwards) in enumerate(_ORDER[plane or scan.best_plane or "axial"]):
+        size = (width, height, depth)[axis]
+        ends = np.clip([points[:, axis].min(), points[:, axis].max()], 0, size)
+        edges[:, number] = (size - ends[1], size - ends[0]) if backwards else ends
+    done: list[list[float]] = edges.tolist()
+    return done
 
 
 def slice_of(scan: Scan, place: Sequence[float], *, plane: str | None = None) -> int:

@@ -34,7 +34,10 @@ def detect(model: Detector, scan: Scan, *, threshold: float | None = None) -> li
     least = model.threshold if threshold is None else threshold
     found = model.find(grid, least=least)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    boxes = [scan_box(scan, b, grid.shape, label=model.labels[kind], score=score) for b, score, kind in rows]
+    boxes = [
+        scan_box(scan, b, grid.shape, label=model.labels[kind], score=score, displayed=model.preparation.displayed)
+        for b, score, kind in rows
+    ]
     return _in_lungs(scan, boxes) if model.place == "lungs" else boxes
 
 

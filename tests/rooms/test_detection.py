@@ -124,6 +124,22 @@ def test_boxes_survive_the_way_to_the_grid_and_back() -> None:
     assert (flat.low, flat.high) == ((5, 6), (20, 16))
 
 
+@pytest.mark.parametrize("spacing", [(1.5, 2.0, 4.0), (1.5, 4.0, 2.0), (4.0, 1.5, 2.0)])  # axial, coronal, sagittal
+def test_a_box_on_displayed_slices_lies_on_what_is_seen_there(spacing: tuple[float, float, float]) -> None:
+    data = np.zeros((10, 20, 30), np.float32)
+    data[2:5, 4:9, 3:10] = 1
+    scan = Scan.from_array(data, affine=np.diag([*spacing, 1.0]))
+    kind = GridPrepare(displayed=True, intensity="range", spacing=None)
+    grid = kind(scan)
+    low, high = (tuple((scan.affine[:3] @ [*p, 1]).tolist()) for p in ((2.5, 3.5, 1.5), (9.5, 8.5, 4.5)))
+    edges = grid_box(scan, Box("nodule", low, high), grid.shape, displayed=True)
+    inside = tuple(slice(round(a), round(b)) for a, b in zip(edges[:3], edges[3:], strict=True))
+    assert grid.array[0][inside].all() and grid.array[0].sum() == grid.array[0][inside].sum()
+    back = scan_box(scan, edges, grid.shape, label="nodule", score=0.5, displayed=True)
+    np.testing.assert_allclose([back.low, back.high], [low, high], atol=1e-6)
+    assert back.slice == scan_box(scan, grid_box(scan, back, (10, 20, 30)), (10, 20, 30), label="a", score=1).slice
+
+
 def test_anchors_and_deltas_undo_each_other() -> None:
     generator = torch.Generator().manual_seed(0)
     low, sides = torch.rand(50, 3, generator=generator) * 30, torch.rand(50, 3, generator=generator) * 20 + 1
@@ -234,7 +250,7 @@ def test_a_model_on_the_shared_encoder_refuses_another_eye(tmp_path: Path) -> No
     about = json.loads((tmp_path / "medfm.json").read_text())
     about["encoder"]["eye"] = "0" * 64
     (tmp_path / "medfm.json").write_text(json.dumps(about))
-    with pytest.raises(AdapterMismatch, match="was trained on the eye 0000"):
+    with pytest.raises(AdapterMismatch, match="was trained on the encoder 0000"):
         load_detector(tmp_path)
     assert build(
         "heads", {"name": "detect", "levels": [0], "sizes": [[8]]}, channels=[4], strides=[(1, 2, 2)], classes=1
