@@ -12,7 +12,7 @@ from torch import Tensor
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
-from medfm.nn.anchors import clip_boxes, decode_boxes, suppress
+from medfm.nn.anchors import clip_boxes, decode_boxes, linked, suppress
 from medfm.nn.tiles import starts
 from medfm.stored import Stored, load_stored
 
@@ -97,7 +97,7 @@ class Detector(Stored):
 
     @torch.inference_mode()
     def find(self, grid: Grid, *, least: float = 0.02) -> Found:
-        """The boxes of `grid` whose score is `least` or more.
+        """The boxes of `grid` whose score is `least` or more; of a head that looks at slices, joined through them.
 
         Tiles overlap by half. A tile answers for what is centred in its own part, where no other tile sees more of the
         surroundings, so that a thing on a border counts once and is judged whole.
@@ -124,8 +124,10 @@ class Detector(Stored):
                 mine &= (middle[:, axis] >= low) & (middle[:, axis] < high)
             parts.append(Found(boxes[mine], scores[mine], labels[mine]))
         boxes, scores, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-        kept = suppress(boxes, scores, labels, overlap=self.overlap, most=self.most)
-        return Found(boxes[kept], scores[kept], labels[kept])
+        through = self.head.ndim == 2 and grid.shape[0] > 1
+        kept = suppress(boxes, scores, labels, overlap=self.overlap, most=len(boxes) if through else self.most)
+        found = Found(boxes[kept], scores[kept], labels[kept])
+        return Found(*(part[: self.most] for part in linked(*found, overlap=self.overlap))) if through else found
 
     def _best(self, dense: Dense, size: list[int], least: float) -> Found:
         """Of one tile: the likeliest boxes, or what a second look makes of them."""

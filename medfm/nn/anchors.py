@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medfm.nn.stages import Triple
 
-__all__ = ["clip_boxes", "decode_boxes", "encode_boxes", "grid_anchors", "suppress"]
+__all__ = ["clip_boxes", "decode_boxes", "encode_boxes", "grid_anchors", "linked", "suppress"]
 
 
 def grid_anchors(
@@ -73,3 +73,31 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float, m
     from monai.data.box_utils import batched_nms
 
     return torch.as_tensor(batched_nms(boxes, scores, labels, overlap, max_proposals=most))
+
+
+def linked(boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes found slice by slice, as boxes through the slices, best first.
+
+    From slice to slice a box goes on in the one of its label that overlaps it most (IoU in the plane, `overlap` at
+    least); one slice may lack it. What comes of it holds all its parts and has the highest of their scores.
+    """
+    from torchvision.ops import box_iou
+
+    chains: list[list[int]] = []
+    near: dict[int, list[list[int]]] = {}  # of each label, the chains that may still go on
+    slices, kinds, flat = boxes[:, 0].round().long().tolist(), labels.tolist(), boxes[:, [2, 1, 5, 4]]
+    for row in sorted(range(len(boxes)), key=lambda n: (slices[n], -float(scores[n]))):
+        near[kinds[row]] = [c for c in near.get(kinds[row], []) if slices[row] - slices[c[-1]] <= 2]
+        free = [c for c in near[kinds[row]] if slices[c[-1]] < slices[row]]
+        shared = box_iou(flat[[row]], flat[[c[-1] for c in free]])[0] if free else torch.zeros(1)
+        if float(shared.max()) >= overlap:
+            free[int(shared.argmax())].append(row)
+        else:
+            chains.append([row])
+            near[kinds[row]].append(chains[-1])
+    if not chains:
+        return boxes, scores, labels
+    whole = torch.stack([torch.cat([boxes[c, :3].amin(0), boxes[c, 3:].amax(0)]) for c in chains])
+    best = torch.stack([scores[c].max() for c in chains])
+    order = best.argsort(descending=True)
+    return whole[order], best[order], labels[[c[0] for c in chains]][order]

@@ -23,7 +23,7 @@ from medfm.heads.detect import Dense
 from medfm.image.boxes import grid_box, move_boxes, sample_boxed, scan_box
 from medfm.image.marked import marked_picture
 from medfm.metrics import average_precision, froc, match_boxes
-from medfm.nn.anchors import decode_boxes, encode_boxes, grid_anchors, suppress
+from medfm.nn.anchors import decode_boxes, encode_boxes, grid_anchors, linked, suppress
 from medfm.objectives.detection import DenseLoss
 from medfm.predict.detecting import box_size
 from medfm.scan import Box, Scan
@@ -122,6 +122,23 @@ def test_boxes_survive_the_way_to_the_grid_and_back() -> None:
         picture, grid_box(picture, Box("a", (5, 6), (20, 16)), (1, 80, 100)), (1, 80, 100), label="a", score=1
     )
     assert (flat.low, flat.high) == ((5, 6), (20, 16))
+
+
+def test_boxes_of_neighbouring_slices_become_one_through_them() -> None:
+    def flat(slice_: int, top: float, label: int, score: float) -> tuple[list[float], float, int]:
+        return [slice_, top, 10.0, slice_ + 1, top + 10, 20.0], score, label
+
+    rows = [flat(0, 0, 0, 0.4), flat(1, 1, 0, 0.9), flat(3, 2, 0, 0.5),  # one slice lacks it
+            flat(7, 2, 0, 0.3),  # too far away
+            flat(1, 30, 0, 0.6), flat(2, 1, 1, 0.7)]  # another place, another label  # fmt: skip
+    boxes, scores, labels = (torch.tensor(part) for part in zip(*rows, strict=True))
+    whole, best, kinds = linked(boxes, scores, labels, overlap=0.5)
+    assert whole.tolist() == [
+        [0, 0, 10, 4, 12, 20], [2, 1, 10, 3, 11, 20], [1, 30, 10, 2, 40, 20], [7, 2, 10, 8, 12, 20],
+    ]  # fmt: skip
+    assert best.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.3]) and kinds.tolist() == [0, 1, 0, 0]
+    empty = linked(boxes[:0], scores[:0], labels[:0], overlap=0.5)
+    assert [len(part) for part in empty] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("spacing", [(1.5, 2.0, 4.0), (1.5, 4.0, 2.0), (4.0, 1.5, 2.0)])  # axial, coronal, sagittal
