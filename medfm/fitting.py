@@ -36,17 +36,23 @@ def too_wide(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
     """Why a segmenter of volumes that learned from crops should not be shown a whole scan; else empty."""
     if kind != "segment" or settings.get("atlas") or settings["patch"][0] == 1:
         return []
-    field = field_of(settings["patch"], settings["prepare"].get("spacing"), scan)
+    field = field_of(settings["patch"], settings["prepare"], scan)
     if not wider(scan.extent, field):
         return []
     small, large = (" x ".join(f"{mm:.0f}" for mm in lengths) for lengths in (field, scan.extent))
     return [f"trained on parts of about {small} mm; this scan is {large} mm. Cut it to the region"]
 
 
-def field_of(patch: Sequence[int], spacing: Sequence[float] | None, scan: Scan) -> list[float]:
-    """mm along D, H, W that a model reads at once of `scan`. patch: voxels; spacing: as in `medfm.grid.GridPrepare`."""
-    own = scan.spacing[::-1]
-    return [voxels * (mm or same) for voxels, mm, same in zip(patch, spacing or own, own, strict=True)]
+def field_of(patch: Sequence[int], prepare: Mapping[str, Any], scan: Scan) -> list[float]:
+    """mm along D, H, W that a model reads at once of `scan`: all slices where it reads one after the other.
+
+    patch: voxels. prepare: `spacing` and `size` as in `medfm.grid.GridPrepare`.
+    """
+    own, size = list(scan.spacing[::-1]), prepare.get("size")
+    if size:
+        own[1:] = [max(scan.extent[1:]) / size] * 2
+    voxels = [scan.data.shape[1] if patch[0] == 1 else patch[0], *patch[1:]]
+    return [n * (mm or same) for n, mm, same in zip(voxels, prepare.get("spacing") or own, own, strict=True)]
 
 
 def wider(sides: Sequence[float], field: Sequence[float]) -> bool:

@@ -36,6 +36,10 @@ def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
     known."""
     scan, lines = talk.opened, []
     found = _fitting(structure, scan)
+    if (mask := _lungs(structure, scan, found)) is not None:
+        turn.evidence, turn.note = items_of(scan, [mask], keep=talk.keep), _AIRY
+        turn.text = "\n".join(f"{item.label}: {item.number} of air and vessels" for item in turn.evidence)
+        return
     if found is not None:
         yield
         mask = _outlined(found, scan, structure)
@@ -45,10 +49,6 @@ def measure(talk: Conversation, model: MedFM, turn: Turn, *, structure: str = ""
         turn.evidence = items_of(scan, [mask], keep=talk.keep)
         turn.text = "\n".join(f"{item.label}: {item.number}" for item in turn.evidence)
         turn.text += f"\nBy the outline of the model {found.name}; see whether it fits."
-        return
-    if (mask := _lungs(structure, scan)) is not None:
-        turn.evidence, turn.note = items_of(scan, [mask], keep=talk.keep), _AIRY
-        turn.text = "\n".join(f"{item.label}: {item.number} of air and vessels" for item in turn.evidence)
         return
     names = _structures(model, structure, scan)
     for name in names:
@@ -110,12 +110,12 @@ def segment(
     if point or box:
         _marked(talk, turn, scan, point, box)
         return
-    found = _fitting(structure, scan, least=True)
-    if found is not None:
+    found = _fitting(structure, scan)
+    if (mask := _lungs(structure, scan, found)) is not None:
+        turn.text, turn.note = "Told by its air, below -400 HU.", _AIRY
+    elif (found := found or _fitting(structure, scan, least=True)) is not None:
         mask = _outlined(found, scan, structure)
         turn.text = f"Outlined by the model {found.name}."
-    elif (mask := _lungs(structure, scan)) is not None:
-        turn.text, turn.note = "Told by its air, below -400 HU.", _AIRY
     else:
         names = _structures(model, structure, scan)
         mask = outline(model, scan, names)
@@ -157,12 +157,15 @@ def _compared(talk: Conversation, found: Segmenter, turn: Turn, structure: str) 
     turn.text = "\n".join([*lines, f"By the outlines of the model {found.name} in both scans; see whether they fit."])
 
 
-def _lungs(structure: str, scan: Scan) -> Mask | None:
-    """The lungs of a CT by their air, or the one that is asked for; None for another structure or scan."""
+def _lungs(structure: str, scan: Scan, found: Segmenter | None) -> Mask | None:
+    """The lungs of a CT by their air, or the one that is asked for; None for another structure or scan, and where a
+    model was `found` that was made for such scans: one of single pictures knows less of lungs than their air."""
     from medfm import predict
     from medfm.assistant.task_models import labels_for
 
-    if not set(structure.lower().split()) & {"lung", "lungs"} or (mask := predict.lungs(scan)) is None:
+    if not set(structure.lower().split()) & {"lung", "lungs"} or not (found is None or found.preparation.displayed):
+        return None
+    if (mask := predict.lungs(scan)) is None:
         return None
     return _only(mask, labels_for(structure, list(mask.labels.values())))
 
@@ -218,9 +221,12 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
 
     models = segmenters_for(structure, scan) if structure else []
     models = [one for one in models if not one.too_small(scan.extent)]
-    fields = [(one, field_of(one.patch, one.preparation.spacing, scan)) for one in models]
+    fields = [(one, field_of(one.patch, one.preparation.to_dict(), scan)) for one in models]
     able = [(one, field) for one, field in fields if not wider(scan.extent, field)]
-    fitting = min(able, key=lambda pair: abs(log(prod(pair[1]) / prod(scan.extent))), default=(None,))[0]
+    volume = scan.data.shape[1] > 1  # of which a model that reads slice by slice knows less
+    fitting = min(
+        able, key=lambda p: (volume and p[0].patch[0] == 1, abs(log(prod(p[1]) / prod(scan.extent)))), default=(None,)
+    )[0]
     if least and models and fitting is None:  # minutes of work for outlines of what is not there
         raise MedfmError(
             f"The scan is several times larger than what the model {models[0].name} was trained on. Cut it to the "

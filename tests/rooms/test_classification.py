@@ -202,7 +202,10 @@ def test_what_speaks_against_showing_a_model_a_scan() -> None:
     assert doubts("classify", film, Scan.from_array(volume.data[0, 0])) == []  # not known what it is
     assert doubts("detect", settings, volume) == []  # which looks at each slice
     crops = {"prepare": {"spacing": [0.0, 2.0, 2.0]}, "patch": [2, 2, 2]}
-    assert field_of([2, 2, 2], [0.0, 2.0, 2.0], volume) == [2.0, 4.0, 4.0] and too_wide("segment", crops, volume) == []
+    assert (
+        field_of([2, 2, 2], {"spacing": [0.0, 2.0, 2.0]}, volume) == [2.0, 4.0, 4.0]
+        and too_wide("segment", crops, volume) == []
+    )
     large = Scan.from_array(np.zeros((40, 40, 40), np.uint8), affine=np.eye(4))
     assert "this scan is 40 x 40 x 40 mm" in too_wide("segment", crops, large)[0]
     assert too_wide("segment", {**crops, "patch": [1, 2, 2]}, large) == []

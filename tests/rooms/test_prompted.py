@@ -97,7 +97,7 @@ def test_a_frozen_eye_is_not_saved_again_and_another_is_an_error(tmp_path: Path)
     assert about["encoder"]["eye"]
     about["encoder"]["eye"] = "0" * 64
     (tmp_path / "medfm.json").write_text(json.dumps(about))
-    with pytest.raises(AdapterMismatch, match="trained on the eye 000000000000"):
+    with pytest.raises(AdapterMismatch, match="trained on the encoder 000000000000"):
         load_prompter(tmp_path)
 
 
