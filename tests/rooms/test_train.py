@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from medfm.objectives.grounded import Grounded
 from medfm.prepare import Prepare
 from medfm.scan import Scan
 from medfm.train.loop import train
+
+Parts = dict[str, torch.Tensor]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -57,17 +60,25 @@ def test_killed_and_resumed_equals_uninterrupted(
     ]
 
 
+def answering(monkeypatch: pytest.MonkeyPatch, change: Callable[[int, Parts], Parts]) -> list[int]:
+    """Let `Grounded` give what `change` makes of its step, counted from 1, and parts; the list fills with the steps."""
+    forward, steps = Grounded.forward, []
+
+    def changed(self: Grounded, batch: Parts) -> Parts:
+        steps.append(len(steps) + 1)
+        return change(steps[-1], forward(self, batch))
+
+    monkeypatch.setattr(Grounded, "forward", changed)
+    return steps
+
+
 def test_a_gradient_that_is_not_finite_is_not_followed(
     phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, calls = Grounded.forward, []
+    def spoiled(step: int, parts: Parts) -> Parts:
+        return parts if step % 2 else {**parts, "loss": parts["loss"] * torch.nan}
 
-    def spoiled(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        calls.append(1)
-        parts = forward(self, batch)
-        return parts if len(calls) % 2 else {**parts, "loss": parts["loss"] * torch.nan}
-
-    monkeypatch.setattr(Grounded, "forward", spoiled)
+    calls = answering(monkeypatch, spoiled)
     run = train(eye_recipe(phantom_rows, tiny_language), output=tmp_path / "run")
     assert len(calls) > 1 and all(t.isfinite().all() for t in weights(run).values())
 
@@ -82,13 +93,7 @@ def test_the_best_of_negative_scores_is_kept(
 def test_a_run_whose_gradients_stay_infinite_ends_with_what_to_do(
     phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = Grounded.forward
-
-    def spoiled(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        parts = forward(self, batch)
-        return {**parts, "loss": parts["loss"] * torch.inf}
-
-    monkeypatch.setattr(Grounded, "forward", spoiled)
+    answering(monkeypatch, lambda _, parts: {**parts, "loss": parts["loss"] * torch.inf})
     with pytest.raises(ConfigError, match=r"not finite in 10 steps in a row.*Lower train\.rate \(found 0\.001\)"):
         train(eye_recipe(phantom_rows, tiny_language, epochs=20), output=tmp_path / "run")
 
@@ -96,14 +101,11 @@ def test_a_run_whose_gradients_stay_infinite_ends_with_what_to_do(
 def test_what_some_batches_lack_is_the_mean_of_the_others(
     phantom_rows: Path, tiny_language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, calls = Grounded.forward, []
+    def told(step: int, parts: Parts) -> Parts:
+        there = torch.tensor(0.5 if step % 2 else torch.nan)
+        return {**parts, "dice": there, "nowhere": torch.tensor(torch.nan)}
 
-    def told(self: Grounded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        calls.append(1)
-        there = torch.tensor(0.5 if len(calls) % 2 else torch.nan)
-        return {**forward(self, batch), "dice": there, "nowhere": torch.tensor(torch.nan)}
-
-    monkeypatch.setattr(Grounded, "forward", told)
+    calls = answering(monkeypatch, told)
     log = train(eye_recipe(phantom_rows, tiny_language), output=tmp_path / "run") / "log.jsonl"
     entry = json.loads(log.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
     assert len(calls) > 1 and entry["dice"] == 0.5 and entry["nowhere"] is None
