@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medfm.image.geometry import corners_of, edges_of, slice_of
@@ -51,36 +52,28 @@ def grid_box(scan: Scan, box: Box, shape: Sequence[int], *, displayed: bool = Fa
 
     displayed: the grid is one of displayed slices, see `GridPrepare`.
     """
-    if displayed:
-        scale = np.array(shape) / scan.slices()[0].shape[1:]
-        first, last = edges_of(scan, box.low, box.high)
-        return [*(first * scale), *(last * scale)]
-    sizes = np.array(scan.data.shape[1:])
-    scale = np.array(shape) / sizes
-    if len(box.low) == 2:
-        low, high = (np.array([z, corner[1], corner[0]]) for z, corner in ((0, box.low), (sizes[0], box.high)))
-    else:
-        back = np.linalg.inv(scan.affine)
-        points = np.array([[*corner, 1] for corner in product(*zip(box.low, box.high, strict=True))]) @ back[:3].T + 0.5
-        low, high = points.min(0)[::-1], points.max(0)[::-1]
-    edges: list[float] = [*(np.clip(low, 0, sizes) * scale), *(np.clip(high, 0, sizes) * scale)]
-    return edges
+    sizes, plane = _field(scan, displayed)
+    edges = np.clip(edges_of(scan, box.low, box.high, plane=plane), 0, sizes) * np.array(shape) / sizes
+    flat: list[float] = edges.ravel().tolist()
+    return flat
 
 
 def scan_box(
     scan: Scan, edges: Sequence[float], shape: Sequence[int], *, label: str, score: float, displayed: bool = False
 ) -> Box:
     """The inverse of `grid_box`: in RAS mm for a scan of a patient, in pixels (column, row) for a picture."""
-    sizes = np.array(scan.slices()[0].shape[1:] if displayed else scan.data.shape[1:])
-    first, last = (np.clip(np.array(e) / np.array(shape), 0, 1) * sizes for e in (edges[:3], edges[3:]))
-    score = float(score)
+    sizes, plane = _field(scan, displayed)
+    first, last = np.clip(np.reshape(edges, (2, 3)) / np.array(shape), 0, 1) * sizes
+    low, high = corners_of(scan, tuple(first), tuple(last), plane=plane)
+    middle = (first + last) / 2
     if scan.frame == "image":
-        return Box(label, (float(first[2]), float(first[1])), (float(last[2]), float(last[1])), score)
+        return Box(label, low, high, float(score))
+    index = min(int(middle[0]), int(sizes[0]) - 1) if displayed else slice_of(scan, middle)
+    return Box(label, low, high, float(score), index)
+
+
+def _field(scan: Scan, displayed: bool) -> tuple[NDArray[np.int64], str]:
+    """Voxels along slice, row and column, and the plane of `medfm.image.geometry` that orders them so."""
     if displayed:
-        plane = scan.best_plane or "axial"
-        low, high = corners_of(scan, tuple(first), tuple(last), plane=plane)
-        return Box(label, low, high, score, min(int((first[0] + last[0]) / 2), int(sizes[0]) - 1))
-    corners = np.array([[*corner, 1] for corner in product(*zip(first[::-1] - 0.5, last[::-1] - 0.5, strict=True))])
-    mm = corners @ scan.affine[:3].T
-    middle = slice_of(scan, (first + last) / 2)
-    return Box(label, tuple(mm.min(0).tolist()), tuple(mm.max(0).tolist()), score, middle)
+        return np.array(scan.slices()[0].shape[1:]), scan.best_plane or "axial"
+    return np.array(scan.data.shape[1:]), "stored"

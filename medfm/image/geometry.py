@@ -19,6 +19,7 @@ _ORDER = {
     "axial": ((2, False), (1, True), (0, True)),
     "coronal": ((1, True), (2, True), (0, True)),
     "sagittal": ((0, True), (2, True), (1, True)),
+    "stored": ((2, False), (1, False), (0, False)),  # no plane: the scan's own D, H, W
 }
 
 
