@@ -27,6 +27,8 @@ class ResNetVit(nn.Module):
         width, depth, heads: of the transformer; its hidden layer is four times as wide.
     """
 
+    framed = True  # positions are those of a patch: smaller scans are padded to one
+
     def __init__(
         self, *, inputs: int = 1, size: int = 224, channels: Sequence[int] = (256, 512, 1024),
         blocks: Sequence[int] = (3, 4, 9), stem: int = 64, width: int = 768, depth: int = 12, heads: int = 12,

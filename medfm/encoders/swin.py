@@ -22,6 +22,8 @@ class SwinEncoder(nn.Module):
         window: cells of a window's side; every second block shifts by half of it. drop_path: stochastic depth.
     """
 
+    framed = True  # windows begin at a patch's corner and its edge cuts them: smaller scans are padded to one
+
     def __init__(
         self, *, inputs: int = 1, width: int = 96, depths: Sequence[int] = (2, 2, 2, 2),
         heads: Sequence[int] = (3, 6, 12, 24), window: int = 7, drop_path: float = 0.1,

@@ -13,40 +13,41 @@ from medfm.nn.stages import rounded_up
 
 __all__ = ["VitEncoder"]
 
-_PATCH = 16
-
 
 class VitEncoder(nn.Module):
-    """(B, inputs, D, H, W) -> the input itself, then the tokens of the blocks in `taps`, all at stride 16.
+    """(B, inputs, D, H, W) -> the input itself, then the tokens of the blocks in `taps`, all at stride `patch`.
 
     UNETR (Hatamizadeh et al., WACV 2022); the defaults are the paper's. The last tap is normalised, as there. Sizes
-    that 16 does not divide are padded at their end by repeating voxels.
+    that `patch` does not divide are padded at their end by repeating voxels.
 
     Args:
         size: (D, H, W) voxels that the learned positions are for; they are interpolated for other sizes.
+        patch: voxels of a token's side, a power of two; 16 in the paper.
         width, depth, heads, hidden: of the transformer. taps: blocks counted from 1, ascending, the last one `depth`;
             MONAI's `UNETR` and the authors' code count from 0, which is [4, 7, 10, 12] here.
     """
 
+    framed = True  # positions are those of a patch: smaller scans are padded to one
+
     def __init__(
-        self, *, inputs: int = 1, size: Sequence[int] = (96, 96, 96), width: int = 768, depth: int = 12,
-        heads: int = 12, hidden: int = 3072, taps: Sequence[int] = (3, 6, 9, 12),
+        self, *, inputs: int = 1, size: Sequence[int] = (96, 96, 96), patch: int = 16, width: int = 768,
+        depth: int = 12, heads: int = 12, hidden: int = 3072, taps: Sequence[int] = (3, 6, 9, 12),
     ) -> None:  # fmt: skip
         from monai.networks.nets.vit import ViT
 
         super().__init__()
-        if any(s % _PATCH for s in size) or list(taps) != sorted(set(taps)) or taps[-1] != depth:
+        if any(s % patch for s in size) or list(taps) != sorted(set(taps)) or taps[-1] != depth:
             raise ConfigError(
-                f"found size {list(size)}, depth {depth} and taps {list(taps)}; expected multiples of {_PATCH}, and "
+                f"found size {list(size)}, depth {depth} and taps {list(taps)}; expected multiples of {patch}, and "
                 "taps in ascending order that end with the depth"
             )
-        self.ndim, self.inputs, self.taps = 3, inputs, [tap - 1 for tap in taps]
-        self.grid = tuple(s // _PATCH for s in size)
+        self.ndim, self.inputs, self.taps, self.patch = 3, inputs, [tap - 1 for tap in taps], (patch,) * 3
+        self.grid = tuple(s // patch for s in size)
         self.vit = ViT(
-            inputs, tuple(size), (_PATCH,) * 3, hidden_size=width, mlp_dim=hidden, num_layers=depth, num_heads=heads
+            inputs, tuple(size), self.patch, hidden_size=width, mlp_dim=hidden, num_layers=depth, num_heads=heads
         )
         self.channels = (inputs, *[width] * len(taps))
-        self.strides = ((1, 1, 1), *[(_PATCH, _PATCH, _PATCH)] * len(taps))
+        self.strides = ((1, 1, 1), *[(patch, patch, patch)] * len(taps))
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> list[Tensor]:
         """x: (B, inputs, D, H, W) -> [x padded to whole patches, (B, width, d, h, w) a tap].
@@ -54,7 +55,7 @@ class VitEncoder(nn.Module):
         Raises ShapeError for another number of axes or channels.
         """
         check_channels(x, self.inputs)
-        x = rounded_up(x, (_PATCH,) * 3)
+        x = rounded_up(x, self.patch)
         embedding = self.vit.patch_embedding
         y = embedding.patch_embeddings(x)
         grid = y.shape[2:]

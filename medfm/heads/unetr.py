@@ -13,10 +13,11 @@ __all__ = ["UnetrHead"]
 class UnetrHead(nn.Module):
     """Skips of strides 1 to 8 from the input and three taps at stride 16 (Hatamizadeh et al., WACV 2022), by MONAI.
 
-    With `VitEncoder` and the defaults it is MONAI's `UNETR`, weight by weight.
+    With `VitEncoder` and the defaults it is MONAI's `UNETR`, weight by weight. Every halving of the encoder's patch
+    takes one level of the way up and one tap.
 
     Args:
-        channels, strides: of the encoder's levels: the input, then four taps at stride 16. classes: of the softmax.
+        channels, strides: of the encoder's levels: the input, then log2(patch) taps. classes: of the softmax.
         width: channels at full resolution; doubled a level.
     """
 
@@ -28,20 +29,26 @@ class UnetrHead(nn.Module):
         from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 
         super().__init__()
-        if [s[0] for s in strides] != [1, 16, 16, 16, 16]:
-            raise ConfigError(f"found levels of strides {strides}; expected the input and four taps at stride 16 (vit)")
+        sides, steps = [s[0] for s in strides], len(strides) - 1
+        if sides != [1, *[2**steps] * steps]:
+            raise ConfigError(
+                f"found levels of strides {sides}; expected the input and log2(patch) taps of a vit, four at 16"
+            )
         inputs, hidden = channels[0], channels[1]
         self.first = UnetrBasicBlock(3, inputs, width, 3, 1, "instance", res_block=True)
         self.skips = nn.ModuleList(
             UnetrPrUpBlock(
-                3, hidden, width * 2**level, 3 - level, 3, 1, 2, "instance", conv_block=True, res_block=True
+                3, hidden, width * 2**level, steps - 1 - level, 3, 1, 2, "instance", conv_block=True, res_block=True
             )
-            for level in (1, 2, 3)
+            for level in range(1, steps)
         )  # fmt: skip
         self.ups = nn.ModuleList(
-            UnetrUpBlock(3, below, width * 2**level, 3, 2, "instance", res_block=True)
-            for level, below in ((3, hidden), (2, width * 8), (1, width * 4), (0, width * 2))
-        )
+            UnetrUpBlock(
+                3, hidden if level == steps - 1 else width * 2 ** (level + 1), width * 2**level, 3, 2, "instance",
+                res_block=True,
+            )
+            for level in range(steps - 1, -1, -1)
+        )  # fmt: skip
         self.logits = UnetOutBlock(3, width, classes)
 
     def forward(self, pyramid: list[Tensor], size: Triple | None = None) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ from medfm.encoders.shared import SharedEncoder
 from medfm.encoders.swin import SwinBlocks, SwinEncoder
 from medfm.encoders.vit import VitEncoder
 from medfm.errors import ConfigError
+from medfm.grid import Grid
 from medfm.heads.expand import Expand, ExpandHead
 from medfm.heads.segment import SegmentHead
 from medfm.heads.unetr import UnetrHead
 from medfm.losses import SegmentLoss
+from medfm.segmenter import Segmenter
 
 RECIPES = ["unet", "residual", "se_unet", "vnet", "transunet", "swin_unet", "unetr", "nnunet", "shared"]
 
@@ -88,6 +91,28 @@ def test_unetr_is_monais_weight_by_weight() -> None:
     other = VitEncoder(size=[32, 32, 32], width=48, heads=4, hidden=96).eval()
     other.load_state_dict(encoder.state_dict())
     assert not torch.allclose(head(other(x), (32, 32, 32))[0], theirs(x), atol=1e-3)  # which layer is tapped matters
+
+
+@pytest.mark.parametrize("name", ["unetr", "swin_unet", "transunet"])
+def test_a_scan_smaller_than_the_patch_is_read_in_the_patchs_frame(name: str) -> None:
+    """Windows and positions then lie where they lay in training."""
+    torch.manual_seed(0)
+    node = load_recipe(f"segmentation/{name}")["objective"]
+    model = Segmenter(**node["model"], labels=["a", "b"], prepare=node["prepare"], patch=node["tile"]).eval()
+    x = torch.randn(1, 15, 40, 30)
+    larger = (0, 0 if model.head.ndim == 2 else node["tile"][0] - 15, node["tile"][1] - 40, node["tile"][2] - 30)
+    padded = np.pad(x.numpy(), [(0, n) for n in larger], mode="edge")
+    small, framed = (
+        model.probabilities(Grid.of(each, torch.ones(3), model.preparation)) for each in (x, torch.from_numpy(padded))
+    )
+    torch.testing.assert_close(small, framed[:, :15, :40, :30])
+
+
+def test_smaller_patches_take_a_shorter_way_up() -> None:
+    encoder = VitEncoder(size=[16, 24, 16], patch=8, width=24, depth=3, heads=2, hidden=24, taps=[1, 2, 3])
+    head = UnetrHead(encoder.channels, encoder.strides, 3, width=4)
+    assert encoder.grid == (2, 3, 2) and len(head.ups) == 3 and len(head.skips) == 2
+    assert head(encoder(torch.rand(1, 1, 13, 24, 16)), (13, 24, 16))[0].shape == (1, 3, 13, 24, 16)
 
 
 def test_published_sizes() -> None:
@@ -172,8 +197,8 @@ def test_parts_that_do_not_fit_say_so() -> None:
         VitEncoder(size=[32, 32, 32], depth=4, taps=[1, 2, 3])
     with pytest.raises(ConfigError, match="doubled"):
         ExpandHead((8, 24), ((1, 4, 4), (1, 8, 8)), 2)
-    with pytest.raises(ConfigError, match="stride 16"):
-        UnetrHead((1, 8), ((1, 1, 1), (2, 2, 2)), 2)
+    with pytest.raises(ConfigError, match="log2"):
+        UnetrHead((1, 8, 8), ((1, 1, 1), (2, 2, 2), (2, 2, 2)), 2)
 
 
 def logits_of(p: Tensor) -> Tensor:
