@@ -119,7 +119,13 @@ def _three(text: str | None) -> tuple[float, float, float] | None:
 def evaluate_reconstruct(
     data: Annotated[list[Path], typer.Argument(help="Scans whose measurement is simulated.", metavar="SCAN...")],
     output: Annotated[Path, written_to("Folder for cases.jsonl and metrics.json.")],
-    model: Annotated[str, typer.Option(help="A reconstruction model by name, or a folder.", metavar="NAME")],
+    model: Annotated[
+        str | None, typer.Option(help="A reconstruction model by name, or a folder.", metavar="NAME")
+    ] = None,
+    prediction: Annotated[
+        Path | None,
+        typer.Option(help="SCAN made by another program, or a folder of such, instead of a model.", metavar="SCAN"),
+    ] = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only slices that were held out of the model's training.")
     ] = False,
@@ -134,6 +140,16 @@ def evaluate_reconstruct(
     from medfm.evaluate.reconstruct import fidelity_table
     from medfm.reconstructor import load_reconstructor
 
+    if (model is None) == (prediction is None):
+        raise typer.BadParameter("give a model, or a scan of another program", param_hint="--model, --prediction")
+    if prediction is not None:
+        from medfm.evaluate.predictions import evaluate_predicted_pictures
+
+        if held_out or segmenter:
+            raise typer.BadParameter("goes with --model alone", param_hint="--held-out, --segmenter")
+        show.figures(fidelity_table(evaluate_predicted_pictures(prediction, data, output=output, limit=limit)), output)
+        return
+    assert model is not None
     if segmenter:
         from medfm.evaluate.outlines import evaluate_outlines
         from medfm.segmenter import load_segmenter

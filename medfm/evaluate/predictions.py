@@ -1,4 +1,4 @@
-"""What another program found, measured as our models are: its boxes, its probabilities, on the same data."""
+"""What another program found, measured as our models are: its boxes, probabilities, pictures, on the same data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medfm.data.boxes import BoxedScan, find_boxes
 from medfm.data.labels import find_labels
+from medfm.data.sets import stem
 from medfm.errors import DataError
 from medfm.evaluate.classify import label_figures
 from medfm.evaluate.detect import box_figures, on_voxels
+from medfm.evaluate.reconstruct import block_of, fidelity_figures, slice_figures
 from medfm.evaluate.results import write_results
+from medfm.image.intensity import robust_range
 from medfm.scan import Box, Scan
 
-__all__ = ["evaluate_predicted_boxes", "evaluate_predicted_labels"]
+__all__ = ["evaluate_predicted_boxes", "evaluate_predicted_labels", "evaluate_predicted_pictures"]
+
+_EMPTY = 0.02  # of a slice's pixels: with less tissue its figures are those of air
 
 
 def evaluate_predicted_boxes(
@@ -99,6 +106,58 @@ def evaluate_predicted_labels(
         for one, row in zip(kept, p.tolist(), strict=True)
     ])  # fmt: skip
     return metrics
+
+
+def evaluate_predicted_pictures(
+    prediction: Path, data: Sequence[Path], *, output: Path, limit: int | None = None, resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The figures of `evaluate_reconstruct` for pictures that exist already; write `output/cases.jsonl` and
+    `metrics.json`.
+
+    data: the true scans, on their own voxels, slice by slice; those without tissue are left out. prediction: a scan, or
+    a folder of scans named like the true ones, on the same voxels and of the same unit: HU of CT, else the truth's own,
+    of which the 0.5 and 99.9 percentiles are taken as 0 and 1. limit: so many slices of a scan, evenly spread.
+
+    Raises DataError: a scan that is not there, on other voxels, or no slice is left.
+    """
+    records = []
+    for path in data:
+        truth, found = Scan.read(path), Scan.read(_beside(prediction, path, alone=len(data) == 1))
+        if truth.data.shape != found.data.shape or not np.allclose(truth.affine, found.affine, atol=0.1):
+            raise DataError(
+                f"{path.name}: found {found.data.shape[1:]} voxels for {truth.data.shape[1:]}, or in another place; "
+                "expected a prediction on the voxels of its truth"
+            )
+        ct = truth.units == "HU"
+        x, y = (_scaled(scan.slices()[0][:1], truth, ct=ct) for scan in (found, truth))
+        full = [k for k in range(y.shape[1]) if (y[:, k] > (0.5 if ct else 0.1)).float().mean() >= _EMPTY]
+        for k in full[:: 1 if limit is None else max(1, len(full) // limit)][:limit]:
+            name = f"{stem(path)}:{k}"
+            figures = slice_figures(x[None, :, k : k + 1], y[None, :, k : k + 1], ct=ct)
+            records.append({"case": name, "block": block_of(name), "network": figures})
+    if not records:
+        raise DataError("no slice is left: they hold no tissue")
+    metrics = fidelity_figures(records, resamples=resamples, seed=seed)
+    metrics["model"] = {"name": prediction.name}
+    metrics["data"] = {"names": sorted(stem(path) for path in data), "cases": len(records), "simulated": False}
+    write_results(output, metrics, records)
+    return metrics
+
+
+def _beside(prediction: Path, truth: Path, *, alone: bool) -> Path:
+    """The prediction of one truth."""
+    if prediction.is_dir() and (prediction / truth.name).exists():
+        return prediction / truth.name
+    if prediction.is_dir() or not alone:
+        raise DataError(f"{prediction} holds no {truth.name}; expected one scan, or a folder of scans named like DATA")
+    return prediction
+
+
+def _scaled(array: NDArray[Any], truth: Scan, *, ct: bool) -> Tensor:
+    """In units of water, or the range of the truth as 0 to 1."""
+    low, high = (-1000.0, 0.0) if ct else robust_range(truth.data[:1], (0.5, 99.9))
+    return ((torch.from_numpy(array.astype(np.float32)) - low) / (high - low)).clamp(min=0)
 
 
 def _probabilities(prediction: Path, case: str, row: dict[str, Any], labels: Sequence[str]) -> list[float]:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from medfm.physics.acquire import Measured
     from medfm.reconstructor import Reconstructor
 
-__all__ = ["classical_methods", "evaluate_reconstruct", "fidelity_table"]
+__all__ = [
+    "block_of",
+    "classical_methods",
+    "evaluate_reconstruct",
+    "fidelity_figures",
+    "fidelity_table",
+    "slice_figures",
+]
 
 Record = dict[str, Any]
 Classical = Callable[["Measured", Tensor], Tensor]
@@ -62,7 +69,7 @@ def evaluate_reconstruct(
     best = max(tried, key=lambda name: tried[name], default=None)
     tuned = None if best is None else methods[best]
     records = [_record(model, case, tuned, seed) for case in cases]
-    metrics = _figures(records, resamples=resamples, seed=seed)
+    metrics = fidelity_figures(records, resamples=resamples, seed=seed)
     seconds = sorted(r["seconds"] for r in records)[len(records) // 2]
     metrics["model"] = {
         "name": model.name, "parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 4),
@@ -82,14 +89,15 @@ def fidelity_table(metrics: dict[str, Any]) -> Table:
     shown = Table(title=f"{metrics['model']['name']} on {', '.join(metrics['data']['names'])}", title_justify="left")
     for name in ("", "PSNR, dB", "SSIM", "gradient error"):
         shown.add_column(name, justify="right" if name else "left")
-    rows = [("direct", "start"), (metrics["classical_method"] or "", "classical"), ("network", "network")]
+    found = "network" if "start" in metrics else "prediction"
+    rows = [("direct", "start"), (metrics.get("classical_method") or "", "classical"), (found, "network")]
     for words, key in rows:
         part = metrics.get(key)
         if part:
             cells = [part[name] for name in ("psnr", "ssim", "gradient")]
             shown.add_row(words, *(f"{c['value']:.4g} ({c['low']:.4g} to {c['high']:.4g})" for c in cells))
-    plain = metrics["plain"]
-    shown.add_row("an even disc, direct and network", f"{plain['start']:.4g}, {plain['network']:.4g}")
+    if plain := metrics.get("plain"):
+        shown.add_row("an even disc, direct and network", f"{plain['start']:.4g}, {plain['network']:.4g}")
     shown.add_row("slices", str(metrics["data"]["cases"]))
     return shown
 
@@ -101,17 +109,25 @@ def _record(model: Reconstructor, case: SliceCase, tuned: Classical | None, seed
     begun = time.process_time()
     found, _ = model.reconstruct(start, m.y, m.operator, spacing)
     seconds = time.process_time() - begun
-    block = f"{case.scan}:{int(case.name.rsplit(':', 1)[1]) // _BLOCK}"
-    record: Record = {"case": case.name, "block": block, "seconds": seconds}
+    record: Record = {"case": case.name, "block": block_of(case.name), "seconds": seconds}
     pictures = {"start": start, "network": found}
     if tuned:
         pictures["classical"] = tuned(m, start)
-    for name, x in pictures.items():
-        psnr, ssim = fidelity(x, m.x, ct=model.hounsfield)
-        gradient = float(gradient_difference(x.abs(), m.x.abs()))
-        record[name] = {"psnr": psnr, "ssim": ssim, "gradient": gradient}
+    record |= {name: slice_figures(x, m.x, ct=model.hounsfield) for name, x in pictures.items()}
     record["residual"] = float(residual(m.operator, found, m.y)[0])
     return record
+
+
+def slice_figures(x: Tensor, truth: Tensor, *, ct: bool) -> dict[str, float]:
+    """PSNR, SSIM (see `fidelity`) and gradient error of a slice or slab (1, C, D, H, W)."""
+    psnr, ssim = fidelity(x, truth, ct=ct)
+    return {"psnr": psnr, "ssim": ssim, "gradient": float(gradient_difference(x.abs(), truth.abs()))}
+
+
+def block_of(name: str) -> str:
+    """Of a slice called scan:number: the block of neighbours that the intervals draw together."""
+    scan, number = name.rsplit(":", 1)
+    return f"{scan}:{int(number) // _BLOCK}"
 
 
 def _plain(model: Reconstructor, like: SliceCase, seed: int) -> dict[str, float]:
@@ -202,23 +218,23 @@ def _shrunk(threshold: float) -> Classical:
     return run
 
 
-def _figures(records: Sequence[Record], *, resamples: int, seed: int) -> dict[str, Any]:
+def fidelity_figures(records: Sequence[Record], *, resamples: int, seed: int) -> dict[str, Any]:
+    """The metrics of records of slices: "block", "network" and perhaps "start", "classical" ({"psnr", "ssim",
+    "gradient"}), and "residual"."""
     metrics: dict[str, Any] = {"format": "medfm.reconstruct-metrics"}
     blocks = [r["block"] for r in records]
+
+    def mean(values: list[float]) -> dict[str, Any]:
+        return bootstrap_interval(values, blocks, resamples=resamples, seed=seed).as_dict()
+
     for part in ("start", "classical", "network"):
         if part in records[0]:
-            metrics[part] = {
-                name: bootstrap_interval(
-                    [r[part][name] for r in records], blocks, resamples=resamples, seed=seed
-                ).as_dict()
-                for name in ("psnr", "ssim", "gradient")
-            }
+            metrics[part] = {name: mean([r[part][name] for r in records]) for name in ("psnr", "ssim", "gradient")}
     for name in ("psnr", "ssim"):  # the shape that every evaluation shares
         metrics[name] = metrics["network"][name]
     metrics["overall"] = metrics["ssim"]  # a share, as the other tasks' headline is
-    gain = [r["network"]["psnr"] - r["start"]["psnr"] for r in records]
-    metrics["gain"] = bootstrap_interval(gain, blocks, resamples=resamples, seed=seed).as_dict()
-    metrics["residual"] = bootstrap_interval(
-        [r["residual"] for r in records], blocks, resamples=resamples, seed=seed
-    ).as_dict()
+    if "start" in records[0]:
+        metrics["gain"] = mean([r["network"]["psnr"] - r["start"]["psnr"] for r in records])
+    if "residual" in records[0]:
+        metrics["residual"] = mean([r["residual"] for r in records])
     return metrics

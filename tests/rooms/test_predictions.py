@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medfm.cli import main
@@ -16,7 +18,12 @@ from medfm.data.boxes import find_boxes
 from medfm.data.labels import find_labels
 from medfm.data.toy import boxed_pictures, labelled_pictures
 from medfm.errors import DataError
-from medfm.evaluate.predictions import evaluate_predicted_boxes, evaluate_predicted_labels
+from medfm.evaluate.predictions import (
+    evaluate_predicted_boxes,
+    evaluate_predicted_labels,
+    evaluate_predicted_pictures,
+)
+from medfm.scan import Scan
 
 Rows = list[dict[str, Any]]
 
@@ -107,3 +114,57 @@ def test_a_model_or_predictions_and_not_both(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2 and "--prediction" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., Path]:
+    """A brick in air in HU, bone in it, 12 slices of which the lowest are empty, noisy by so many HU, as a file."""
+
+    def write(name: str, *, noise: float = 0.0, slices: int = 12) -> Path:
+        values = np.full((1, slices, 32, 32), -1000.0, np.float32)
+        values[:, 2:, 8:24, 8:24] = 40
+        values[:, 2:, 15:17, 15:17] = 300  # without bone it is no CT
+        values += noise * np.random.default_rng(0).normal(size=values.shape)
+        file = tmp_path / name / "body.nii.gz"
+        file.parent.mkdir(exist_ok=True)
+        Scan.from_array(values.astype(np.float32), affine=np.eye(4), modality="CT", units="HU").write(file)
+        return file
+
+    return write
+
+
+def test_pictures_of_another_program_are_measured_against_the_truth(
+    pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    truth, noisy = pictures("truth"), pictures("noisy", noise=50.0)
+    same = evaluate_predicted_pictures(truth.parent, [truth], output=tmp_path / "out", resamples=20)
+    assert same["psnr"]["value"] > 100 and same["ssim"]["value"] == pytest.approx(1.0)
+    assert same["data"]["cases"] == 10  # air is no case
+    worse = evaluate_predicted_pictures(noisy, [truth], output=tmp_path / "out", resamples=20)
+    inside = (32 * 32 - 0.5 * 3 * 16 * 16) / 32**2  # of the noise in air, half is below -1000 HU and is not counted
+    assert worse["psnr"]["value"] == pytest.approx(-20 * math.log10(50 / 2000 * inside**0.5), abs=0.6)
+    assert len((tmp_path / "out" / "cases.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_picture_on_other_voxels_or_none_is_told(pictures: Callable[..., Path], tmp_path: Path) -> None:
+    truth = pictures("truth")
+    with pytest.raises(DataError, match="expected a prediction on the voxels of its truth"):
+        evaluate_predicted_pictures(pictures("short", slices=8), [truth], output=tmp_path / "out")
+    with pytest.raises(DataError, match="holds no body"):
+        evaluate_predicted_pictures(tmp_path, [truth], output=tmp_path / "out")
+
+
+def test_the_command_takes_pictures_or_a_model(
+    pictures: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = str(pictures("truth"))
+    words = ["medfm", "evaluate", "reconstruct", truth, "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*words, "--prediction", truth])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["psnr"]["n"] == 10
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code
