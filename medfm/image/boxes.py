@@ -27,7 +27,8 @@ def sample_boxed(
     """Crop and warp in one go: x (C, D, H, W), boxes (N, 6) -> (C, *patch), (M, 6) and the numbers (M,) of those kept.
 
     Where voxels come from: see `medfm.image.patches.patch_grid`; beyond the scan there is 0. A box is kept where at
-    least `least` of it lies in the patch.
+    least `least` of it lies in the patch; of a patch of one slice, where that slice passes through the box and at least
+    `least` of the section lies in it.
     """
     grid = patch_grid(x.shape[1:], centre=centre, patch=patch, matrix=matrix)
     warped = F.grid_sample(x[None], grid, align_corners=False)[0]
@@ -35,7 +36,10 @@ def sample_boxed(
     limits = torch.tensor(patch, dtype=torch.float32)
     inside = torch.cat([moved[:, :3].clamp(min=0), torch.minimum(moved[:, 3:], limits)], 1)
     sides, whole = (inside[:, 3:] - inside[:, :3]).clamp(min=0), moved[:, 3:] - moved[:, :3]
-    kept = ((sides / whole).prod(1) >= least).nonzero()[:, 0]
+    shares = sides / whole
+    if patch[0] == 1:
+        shares[:, 0] = (sides[:, 0] >= 0.5).float()
+    kept = (shares.prod(1) >= least).nonzero()[:, 0]
     return warped, inside[kept], kept
 
 

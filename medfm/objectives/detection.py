@@ -87,7 +87,12 @@ class Detection(nn.Module):
         centre = (shape - 1) / 2 + (draw - 0.5) * (shape - patch).abs()
         if len(case.boxes) and torch.rand((), generator=generator) < self.around:
             box = case.boxes[torch.randint(len(case.boxes), (), generator=generator)]
-            centre = (box[:3] + box[3:] - 1) / 2 + (draw - 0.5) * patch * 0.8
+            reach = patch * 0.8
+            if self.patch[0] == 1:
+                reach[0] = box[3] - box[0] - 1  # any slice that the box lies in
+            centre = (box[:3] + box[3:] - 1) / 2 + (draw - 0.5) * reach
+        if self.patch[0] == 1:
+            centre[0] = centre[0].round()  # a slice as it is, not a mean of two
         x, boxes, kept = sample_boxed(
             case.x.float(), case.boxes, centre=centre.tolist(), patch=self.patch, matrix=matrix
         )

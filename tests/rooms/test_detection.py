@@ -187,6 +187,31 @@ def test_what_is_mirrored_has_its_boxes_mirrored() -> None:
     np.testing.assert_allclose(half[0, 4:] - half[0, 1:3], [2.5, 5], atol=1e-4)
 
 
+def test_detectors_of_slices_learn_from_every_slice_of_a_thick_box(tmp_path: Path) -> None:
+    """A slice is a twelfth of a box of twelve: counted as a share, such boxes were dropped, and nothing was learned."""
+    values = np.random.default_rng(0).normal(size=(1, 24, 32, 32)).astype(np.float32)
+    values[0, 6:18, 10:22, 10:22] = np.arange(6, 18)[:, None, None] * 10
+    scan = Scan.from_array(values, affine=np.eye(4), modality="MR", units="a.u.")
+    scan.write(tmp_path / "brick.nii.gz")
+    box = scan_box(scan, [6, 10, 10, 18, 22, 22], (24, 32, 32), label="brick", score=1)
+    row = {"image": "brick.nii.gz", "boxes": [{"label": "brick", "low": box.low, "high": box.high}]}
+    data = {part: str(tmp_path / f"{part}.jsonl") for part in ("train", "validate")}
+    for part, file in data.items():
+        Path(file).write_text(json.dumps({**row, "patient": part}) + "\n")
+    node = {
+        "name": "detection", "patch": [1, 32, 32], "batch": 4, "repeats": 10, "around": 1.0, "vary": 0, "prepare": {},
+        "model": {"encoder": {"name": "conv", "ndim": 2, "inputs": 1, "channels": [4, 8], "convs": 1},
+                  "head": {"levels": [1], "sizes": [[12]], "width": 8, "convs": 1}},
+    }  # fmt: skip
+    objective = build("objectives", node, data=data, seed=0)
+    seen = [objective.collate([k]) for k in range(10)]
+    assert all((one["labels"] == 0).sum() == 1 for one in seen)
+    brightest = {round(float(one["x"].max()), 3) for one in seen}
+    assert len(brightest) > 4  # other slices of the brick
+    whole = objective.cases[0].x.float().amax((0, 2, 3))
+    assert all(min(abs(value - float(own)) for own in whole) < 0.01 for value in brightest)  # and no mean of two
+
+
 @pytest.mark.parametrize("loss", [{}, {"match": "iou", "classes": "hard", "corners": "l1"}, {"match": "iou"}])
 def test_scans_without_a_box_teach_too(loss: dict[str, object]) -> None:
     anchors = grid_anchors([(4, 4, 4)], [(4, 4, 4)], [[[4.0, 4, 4], [8.0, 8, 8]]])
