@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medfm import assets
 from medfm.encoders.hybrid import HybridEncoder
+from medfm.image.intensity import CT_WINDOWS, windowed
 from medfm.nn.critic import Critic, gradient_penalty
 from medfm.nn.slices import fold
 
@@ -61,12 +62,17 @@ class Perceptual(nn.Module):
     """Mean squared difference of the features that ImageNet taught EfficientNet-Lite2, levels of stride 2 and 4.
 
     It stands in for the VGG-19 of WGAN-VGG, whose weights do not come with a package registry; the level is finer than
-    VGG's last, for the patches are small. Pictures (B, 1, D, H, W) of which [0, 2] are shown as black to white (CT in
-    units of water).
+    VGG's last, for the patches are small.
+
+    Args:
+        ct: pictures (B, 1, D, H, W) are in units of water and shown in three windows, as the shared encoder sees CT: in
+            one grey picture from air to bone, tissue that is too dark costs a tenth of that beside noise, and gets
+            darker. Else [0, 1] is black to white.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ct: bool) -> None:
         super().__init__()
+        self.ct = ct
         self.eye = HybridEncoder(levels=2)
         self.eye.load_imagenet(load_file(assets.base_weights("efficientnet-lite2") / "model.safetensors"))
         self.eye.eval().requires_grad_(False)
@@ -83,5 +89,6 @@ class Perceptual(nn.Module):
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Enlarged twofold, so that the finest level has a cell for each pixel."""
-        flat = F.interpolate(fold(x) / 2, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.eye(flat[:, :, None].expand(-1, 3, -1, -1, -1))
+        shown = windowed((x - 1) * 1000, CT_WINDOWS, dim=1) if self.ct else x.expand(-1, 3, -1, -1, -1)
+        flat = F.interpolate(fold(shown), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.eye(flat[:, :, None])

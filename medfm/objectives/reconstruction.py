@@ -53,7 +53,7 @@ class Reconstruction(nn.Module):
         if crops and self.network.complex and not _by_rows(self.network.acquisition):
             raise ConfigError("crops: found MR sampled otherwise than by whole rows, or coil maps; expected crops: 0")
         self.mse, self.l1, self.deep, self.gradient, self.even = mse, l1, deep, gradient, even
-        self.perceptual = Perceptual() if perceptual else None
+        self.perceptual = Perceptual(ct=self.network.hounsfield) if perceptual else None
         self.likeness = (perceptual or {}).get("weight", 0.1)
         side = min(patch, self.cases[0].image.shape[-1]) if crops else self.cases[0].image.shape[-1]
         self.adversary = Adversary(patch=side, **adversarial) if adversarial else None
