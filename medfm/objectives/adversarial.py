@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medfm import assets
 from medfm.encoders.hybrid import HybridEncoder
-from medfm.image.intensity import CT_WINDOWS, windowed
+from medfm.image.intensity import Windows, windowed
 from medfm.nn.critic import Critic, gradient_penalty
 from medfm.nn.slices import fold
 
@@ -65,10 +65,12 @@ class Perceptual(nn.Module):
     VGG's last, for the patches are small.
 
     Args:
-        ct: pictures (B, 1, D, H, W) are in units of water and shown in three windows, as the shared encoder sees CT: in
-            one grey picture from air to bone, tissue that is too dark costs a tenth of that beside noise, and gets
-            darker. Else [0, 1] is black to white.
+        ct: pictures (B, 1, D, H, W) are in units of water and shown in three wide windows: in one grey picture from air
+            to bone, tissue that is too dark costs next to nothing beside noise, in the narrow ones of `CT_WINDOWS`
+            noise of soft tissue outweighs all else. Else [0, 1] is black to white.
     """
+
+    windows: Windows = ((-600, 1200), (0, 600), (500, 2000))  # (level, width) in HU; the first reaches below air
 
     def __init__(self, *, ct: bool) -> None:
         super().__init__()
@@ -81,14 +83,20 @@ class Perceptual(nn.Module):
         """It judges and does not learn: always as in evaluation."""
         return super().train(False)
 
-    def forward(self, x: Tensor, truth: Tensor) -> Tensor:
-        """The difference as a share of the truth's own features, a scalar."""
-        seen, true = (self._features(part) for part in (x, truth))
-        shares = [F.mse_loss(a, b) / b.square().mean() for a, b in zip(seen, true, strict=True)]
+    def forward(self, x: Tensor, truth: Tensor, start: Tensor | None = None) -> Tensor:
+        """The difference as a share of the truth's own features, or of the difference that `start` has; a scalar."""
+        seen, true = self._features(x), self._features(truth)
+        whole = [b.square() for b in true]
+        if start is not None:
+            whole = [(s - b).square() for s, b in zip(self._features(start), true, strict=True)]
+        shares = [
+            ((a - b).square().flatten(1).mean(1) / w.flatten(1).mean(1).clamp(min=1e-12)).mean()
+            for a, b, w in zip(seen, true, whole, strict=True)
+        ]
         return torch.stack(shares).mean()
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Enlarged twofold, so that the finest level has a cell for each pixel."""
-        shown = windowed((x - 1) * 1000, CT_WINDOWS, dim=1) if self.ct else x.expand(-1, 3, -1, -1, -1)
+        shown = windowed((x - 1) * 1000, self.windows, dim=1) if self.ct else x.expand(-1, 3, -1, -1, -1)
         flat = F.interpolate(fold(shown), scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.eye(flat[:, :, None])

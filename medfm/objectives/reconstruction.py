@@ -33,8 +33,8 @@ class Reconstruction(nn.Module):
             of all rows: columns do not mix there, so a strip's k-space is known too. 0: whole slices.
         mse, l1: weights of the squared and the absolute error of the last stage. deep: of the mean squared error of
             the stages before it. gradient: of the absolute error of the gradients (TSMLSRNet's second stage).
-        even: the squared error of the last stage is taken as a share of the direct picture's own, for else a slice
-            with three times the noise counts nine times.
+        even: the squared error of the last stage, and the perceptual one, are taken as shares of the direct picture's
+            own, for else a slice with three times the noise counts nine times.
         perceptual: {"weight"}: of `Perceptual`. adversarial: arguments of `Adversary`: WGAN-VGG.
         checked: held-out slices looked at after a pass.
     """
@@ -109,7 +109,7 @@ class Reconstruction(nn.Module):
         if self.gradient:
             loss = loss + self.gradient * gradient_difference(found[-1], truth)
         if self.perceptual is not None:
-            parts["likeness"] = self.perceptual(found[-1], truth)
+            parts["likeness"] = self.perceptual(found[-1], truth, start / scale if self.even else None)
             loss = loss + self.likeness * parts["likeness"]
         if self.adversary is not None:
             if self.training:

@@ -142,4 +142,7 @@ def test_likeness_sees_what_lies_below_air_and_tissue_that_is_too_dark() -> None
     body = torch.hypot(*torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")) < 0.8
     body = body.float()[None, None, None]
     noise = 0.03 * torch.randn(body.shape, generator=torch.Generator().manual_seed(0)) * body
-    assert likeness(0.97 * body, body) > likeness(body + noise, body) / 100
+    assert likeness(0.97 * body, body) > likeness(body + noise, body) / 150
+    assert likeness(body + noise, body, body + noise) == pytest.approx(1.0)  # as a share of the direct picture's
+    both = torch.cat([body + noise, body + 2 * noise]), torch.cat([body, body])
+    assert likeness(*both, torch.cat([body + 2 * noise, body + 4 * noise])) < 0.7
