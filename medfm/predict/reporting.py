@@ -94,7 +94,7 @@ def write_up(
     outlines = brain.describe(scan) if brain.is_brain_volume(scan, seen.region) else []
     seen = _of_brain(seen, scan)
     asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
-    draft = _with_head(compose(seen, limits, asked=asked), outlines)
+    draft = _with_head(compose(seen, limits, asked=asked, needed=model.config.abstain), outlines)
     comparison = None if prior is None else _comparison(model, draft, seen, scan, prior, limits, plane)
     searched = any(c.finding.finding == BRAIN_LESION for c in seen.candidates)
     wrote = [model.name, *([brain.MODEL] if outlines else []), *([LESION_MODEL] if searched else [])]
@@ -105,8 +105,9 @@ def write_up(
     )  # fmt: skip
 
 
-def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "") -> Report:
-    """The sections that follow from the candidates alone; `technique` holds only what is not in view."""
+def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "", needed: float = 0.0) -> Report:
+    """The sections that follow from the candidates alone; `technique` holds only what is not in view. needed: how sure
+    the part of the body of a volume must be, if it is answered and not read, for anything to be stated of it."""
     guessed = set(LESIONS) - {BRAIN_LESION} if seen.volume else set()
     stated = [f for f in _stated(seen.candidates, limits["state"]) if f.finding not in guessed]
     doubtful = [
@@ -128,18 +129,19 @@ def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "") -> Repo
     if any(c.finding.finding == BRAIN_LESION for c in seen.candidates):
         impression.append(Sentence(LOOKED_FOR))
     gone = _not_in_view(seen, limits["absent"])
-    return Report(
+    draft = Report(
         Section("Technique", tuple(_sentences(gone))), tuple(sections), Section("Impression", tuple(impression))
     )
+    sure = seen.sure.get("region")
+    return _held(draft, sure) if seen.volume and sure is not None and sure < needed else draft
 
 
 def _of_brain(seen: Look, scan: Scan) -> Look:
-    """Of a brain's volume, the lesions that were looked for in it: a map learned from pictures finds a tumour in every
-    such volume."""
+    """Of a brain's volume, the lesions that were looked for in it, and nothing that maps learned from pictures tell:
+    they find a tumour in every such volume, and lobes where none are, while its structures are outlined anyway."""
     if not brain.is_brain_volume(scan, seen.region):
         return seen
-    others = [c for c in seen.candidates if c.finding.finding not in LESIONS]
-    return replace(seen, candidates=(*others, *(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in find_lesions(scan))))
+    return replace(seen, candidates=tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in find_lesions(scan)))
 
 
 def _with_head(draft: Report, first: Sequence[Sentence]) -> Report:
@@ -149,6 +151,22 @@ def _with_head(draft: Report, first: Sequence[Sentence]) -> Report:
     said = [s for section in draft.findings if section.title == "Head" for s in section.sentences]
     others = tuple(section for section in draft.findings if section.title != "Head")
     return replace(draft, findings=(Section("Head", (*first, *said)), *others))
+
+
+def _held(draft: Report, sure: float) -> Report:
+    """The report with none of its findings stated: maps have an organ of every part for a scan of another."""
+
+    def held(section: Section) -> Section:
+        said = (
+            replace(s, abstained=True, reason=f"the part of the body is not certain ({sure:.0%})")
+            if s.findings and not s.abstained else s
+            for s in section.sentences
+        )  # fmt: skip
+        return replace(section, sentences=tuple(said))
+
+    sections = (draft.technique, *draft.findings, draft.impression)
+    technique, *findings, impression = map(held, sections)
+    return replace(draft, technique=technique, findings=tuple(findings), impression=impression)
 
 
 def _stated(candidates: Iterable[Candidate], least: float) -> list[Finding]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from medfm import assets
 from medfm.predict import brain
-from medfm.scan import Mask, Measurement, Scan
+from medfm.predict.evidence import Candidate, Look
+from medfm.predict.reporting import compose
+from medfm.scan import Finding, Mask, Measurement, Scan
 from medfm.segmenter import load_segmenter
 
 
@@ -68,3 +72,15 @@ def test_a_scan_takes_its_outlines_with_it(labels: list[str]) -> None:
     assert len(brain._outlines) == before + 1
     del scan
     assert len(brain._outlines) == before
+
+
+@pytest.mark.parametrize(("sure", "stated"), [({"region": 0.57}, False), ({"region": 0.9}, True), ({}, True)])
+def test_of_a_volume_of_an_uncertain_part_nothing_is_stated(sure: dict[str, float | None], stated: bool) -> None:
+    liver = Candidate(Finding("in view", "liver", confidence=0.9), "organ", 3.0, 0.5)
+    seen = Look("MRI", "Abdomen", "axial", sure, (liver,), volume=True)
+    draft = compose(seen, {"state": 0.5, "mention": 0.3, "absent": 0.15}, needed=0.74)
+    (said,) = draft.findings[0].sentences
+    assert said.findings and said.abstained is not stated
+    assert stated or "not certain (57%)" in (said.reason or "")
+    picture = compose(replace(seen, volume=False), {"state": 0.5, "mention": 0.3, "absent": 0.15}, needed=0.74)
+    assert not picture.findings[0].sentences[0].abstained
