@@ -74,6 +74,17 @@ def written_to(text: str, metavar: str = "DIR") -> Any:
     return typer.Option("-o", "--output", help=text, metavar=metavar, callback=_writable)
 
 
+def picture_of(text: str) -> Any:
+    """The option for a picture that a command draws; another kind of file is told before the work is done."""
+    return typer.Option("--picture", help=text, metavar="FILE.png", callback=_drawable)
+
+
+def _drawable(given: Path | None) -> Path | None:
+    if given is not None and given.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise typer.BadParameter(f"{given.name}: pictures are written as PNG or JPEG; end the name in .png or .jpg")
+    return _writable(given)
+
+
 def _writable(given: Any) -> Any:
     for path in given if isinstance(given, list) else [given] if given else []:
         there = next(place for place in (path, *path.absolute().parents) if place.exists())

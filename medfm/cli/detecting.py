@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medfm.cli.app import Frame, HeldOut, Series, app, evaluate, read_scan, written_to
+from medfm.cli.app import Frame, HeldOut, Series, app, evaluate, picture_of, read_scan, written_to
 
 __all__ = ["detect", "evaluate_detect"]
 
@@ -21,9 +21,7 @@ def detect(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown (default: the model's own).")
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw the boxes on the slice of the likeliest one.", metavar="FILE.png")
-    ] = None,
+    picture: Annotated[Path | None, picture_of("Draw the boxes on the slice of the likeliest one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The boxes as one JSON object.")] = False,
 ) -> None:
     """Draw boxes around what a detector knows, and print the size of each in mm."""
@@ -31,11 +29,8 @@ def detect(
 
     import medfm
     from medfm.cli import show
-    from medfm.errors import ScanError
     from medfm.predict.detecting import box_size
 
-    if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):  # told before the work is done
-        raise ScanError(f"--picture {picture.name}: pictures are written as PNG or JPEG; end the name in .png or .jpg")
     scan = read_scan(file, series=series, frame=frame)
     show.scan(scan)
     model = medfm.load_detector(task)
@@ -55,13 +50,9 @@ def detect(
     if model.caution:
         show.note(model.caution)
     if picture is not None:
-        from PIL import Image
-
         from medfm.image.marked import marked_picture
 
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(marked_picture(scan, boxes)).save(picture)
-        show.note(f"written: {picture}")
+        show.picture(marked_picture(scan, boxes), picture)
     show.disclaimer()
 
 

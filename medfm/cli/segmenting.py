@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfm.cli.app import Frame, HeldOut, Series, app, dicom_files, evaluate, read_scan, written_to
+from medfm.cli.app import Frame, HeldOut, Series, app, dicom_files, evaluate, picture_of, read_scan, written_to
 
 if TYPE_CHECKING:
     from medfm.scan import Mask, Scan
@@ -45,6 +45,7 @@ def segment(
         ),
     ] = None,
     through: Annotated[bool, typer.Option("--through", help="Follow the thing through the other slices.")] = False,
+    picture: Annotated[Path | None, picture_of("Draw the outlines on the slice that shows most of them.")] = None,
 ) -> None:
     """Outline the structures that a model knows, or what a box or a point shows, and print millilitres.
 
@@ -82,6 +83,11 @@ def segment(
         mask.write(output)
     _tell(mask, scan, task, as_json=as_json)
     show.note(f"written: {output}")
+    if picture is not None:
+        from medfm.image.marked import outlined_picture
+
+        drawn, number = outlined_picture(scan, mask)
+        show.picture(drawn, picture, more=f", slice {number + 1}")
     show.disclaimer()
 
 

@@ -16,6 +16,9 @@ from rich.table import Table
 from medfm.assistant.words import DISCLAIMER, about_answer, about_scan, evidence
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from medfm.cli.doctor import Finding
     from medfm.errors import SeriesChoice
     from medfm.scan import Answer, Scan
@@ -28,6 +31,7 @@ __all__ = [
     "figures",
     "findings",
     "note",
+    "picture",
     "printable",
     "prompt",
     "question",
@@ -118,6 +122,15 @@ def figures(table: Table, output: Path, *, cases: str = "cases.jsonl") -> None:
     """The figures of an evaluation as a table, and where they lie; `cases` is the file of what was measured."""
     _err().print(table)
     note(f"written: {output / 'metrics.json'} and {output / cases}")
+
+
+def picture(pixels: NDArray[np.uint8], path: Path, *, more: str = "") -> None:
+    """Write (rows, columns, 3) as PNG or JPEG and say so."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    note(f"written: {path}{more}")
 
 
 def adapters() -> None:

@@ -1,4 +1,4 @@
-"""A report as PDF: the sentences with what they rest on, and key images with the boxes drawn in."""
+"""A report as PDF: the sentences with what they rest on, and key images with boxes and outlines drawn in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from medfm.export.words import TITLES, evidence_line, leaving, note
 from medfm.image.display import slice_picture
 from medfm.image.geometry import rectangle_of
+from medfm.image.marked import outlined_picture
 from medfm.language.vocabulary import LESIONS
-from medfm.scan import Box, Report, Scan
+from medfm.scan import Box, Mask, Report, Scan
 
-__all__ = ["key_boxes", "pdf"]
+__all__ = ["key_evidence", "pdf"]
 
 _GREY, _BLACK, _AMBER = (100, 100, 100), (0, 0, 0), (176, 96, 0)
 _KEY_IMAGES = 4
@@ -48,15 +49,17 @@ def pdf(report: Report, *, scan: Scan | None = None) -> bytes:
     return bytes(page.output())
 
 
-def key_boxes(report: Report) -> list[Box]:
-    """Boxes worth a picture: of lesions first, each structure once, at most four."""
-    boxes: dict[str, Box] = {}
+def key_evidence(report: Report) -> list[Box | Mask]:
+    """Boxes and masks worth a picture: of lesions first, each structure once, at most four."""
+    kept: dict[str, Box | Mask] = {}
     stated = [s for _, sentences in leaving(report) for s in sentences]
     for sentence in sorted(stated, key=lambda s: (s.abstained, not any(f.finding in LESIONS for f in s.findings))):
         for item in sentence.evidence:
-            if isinstance(item, Box) and len(boxes) < _KEY_IMAGES:
-                boxes.setdefault(item.label, item)
-    return list(boxes.values())
+            if isinstance(item, Box):
+                kept.setdefault(item.label, item)
+            elif isinstance(item, Mask) and item.array.any():
+                kept.setdefault(", ".join(item.labels.values()), item)
+    return list(kept.values())[:_KEY_IMAGES]
 
 
 def _sheet(watermark: str) -> Any:
@@ -93,39 +96,43 @@ def _latin(text: str) -> str:
 
 
 def _key_images(page: Any, report: Report, scan: Scan) -> None:
-    """Two a row, each with its box and a line beneath."""
+    """Two a row, each with its box or outlines and a line beneath."""
     from PIL import Image
 
-    boxes = key_boxes(report)
-    if not boxes:
-        return
-    page.ln(3)
-    page.set_font("Helvetica", "B", 12)
-    _line(page, 7, "Key images")
     width, gap, page_end = 85.0, 8.0, page.h - 18
-    pictures = [_drawn(scan, box) for box in boxes]
-    for start in range(0, len(boxes), 2):
-        row = list(zip(boxes, pictures, strict=True))[start : start + 2]
-        height = max(width * picture.shape[0] / picture.shape[1] for _, picture in row)
-        if page.get_y() + height + 8 > page_end:
+    pictures = [_drawn(scan, item) for item in key_evidence(report)]
+    for start in range(0, len(pictures), 2):
+        row = pictures[start : start + 2]
+        height = max(width * picture.shape[0] / picture.shape[1] for picture, _ in row)
+        title = 13 if start == 0 else 0
+        if page.get_y() + title + height + 8 > page_end:
             page.add_page()
+        if title:
+            page.ln(3)
+            page.set_font("Helvetica", "B", 12)
+            _line(page, 7, "Key images")
         top = page.get_y()
-        for number, (box, picture) in enumerate(row):
+        for number, (picture, line) in enumerate(row):
             x = page.l_margin + number * (width + gap)
             page.image(Image.fromarray(picture), x=x, y=top, w=width)
             page.set_font("Helvetica", "", 8)
             page.set_xy(x, top + height + 1)
-            page.multi_cell(width, 4, _latin(evidence_line(box)))
+            page.multi_cell(width, 4, _latin(line))
         page.set_xy(page.l_margin, top + height + 11)
 
 
-def _drawn(scan: Scan, box: Box) -> NDArray[np.uint8]:
-    """The slice in which the box is clearest, with the box in it."""
+def _drawn(scan: Scan, item: Box | Mask) -> tuple[NDArray[np.uint8], str]:
+    """The slice in which it is clearest, with the box or the outlines in it, and what to write beneath."""
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray(slice_picture(scan, box.slice or 0))
-    left, top, right, bottom = rectangle_of(scan, box.low, box.high)
-    w, h = picture.size
+    if isinstance(item, Mask):
+        picture, index = outlined_picture(scan, item)
+        names = list(item.labels.values())
+        told = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return picture, f"{told}: slice {index + 1}" if scan.data.shape[1] > 1 else told
+    shown = Image.fromarray(slice_picture(scan, item.slice or 0))
+    left, top, right, bottom = rectangle_of(scan, item.low, item.high)
+    w, h = shown.size
     corners = (left * w, top * h, right * w, bottom * h)
-    ImageDraw.Draw(picture).rectangle(corners, outline=(255, 176, 0), width=3)
-    return np.asarray(picture)
+    ImageDraw.Draw(shown).rectangle(corners, outline=(255, 176, 0), width=3)
+    return np.asarray(shown), evidence_line(item)

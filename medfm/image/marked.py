@@ -1,4 +1,4 @@
-"""A slice of a scan with boxes drawn on it, for people to look at."""
+"""A slice of a scan with boxes or outlines drawn on it, for people to look at."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from medfm.image.display import slice_picture
 from medfm.image.geometry import rectangle_of, slice_of
-from medfm.scan.results import Box
+from medfm.scan.orientation import display
+from medfm.scan.results import Box, Mask
 from medfm.scan.scan import Scan
 
-__all__ = ["marked_picture"]
+__all__ = ["marked_picture", "outlined_picture"]
 
 _COLOURS = ("#ff5b5b", "#4fc3f7", "#ffd54f", "#81c784", "#ba68c8", "#ff8a65", "#4db6ac", "#f06292")
 
@@ -37,6 +38,28 @@ def marked_picture(scan: Scan, boxes: Sequence[Box], *, index: int | None = None
         words = box.label if box.score is None else f"{box.label} {100 * box.score:.0f}"
         draw.text((corners[0] + 3, max(0, corners[1] - 11)), words, fill=colour)
     return np.asarray(picture)
+
+
+def outlined_picture(scan: Scan, mask: Mask, *, size: int = 640) -> tuple[NDArray[np.uint8], int]:
+    """(rows, columns, 3): the slice that shows most of a mask on the scan's grid, with an outline of each label in a
+    colour of its own; and the slice's number, from 0."""
+    from scipy import ndimage
+
+    labels = mask.array[None]
+    if scan.frame == "patient":
+        labels, _ = display(labels, scan.spacing, scan.best_plane or "axial")
+    index = int(np.count_nonzero(labels[0], axis=(1, 2)).argmax())
+    picture = slice_picture(scan, index, size=size).copy()
+    rows, columns = (
+        (np.arange(after) * before // after) for before, after in zip(labels.shape[2:], picture.shape, strict=False)
+    )
+    shown = labels[0, index][rows][:, columns]
+    for number, value in enumerate(sorted(mask.labels)):
+        inside = shown == value
+        if inside.any():
+            colour = _COLOURS[number % len(_COLOURS)].lstrip("#")
+            picture[inside & ~ndimage.binary_erosion(inside, iterations=2)] = tuple(bytes.fromhex(colour))
+    return picture, index
 
 
 def _crosses(scan: Scan, box: Box, index: int) -> bool:

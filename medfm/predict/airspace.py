@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from medfm.scan import Mask, Scan
+from medfm.predict.segmenting import volumes
+from medfm.scan import Finding, Mask, Measurement, Scan, Sentence
+from medfm.scan.report import Side
 
-__all__ = ["lungs"]
+__all__ = ["describe", "lungs"]
 
 _AIR = -400.0  # HU, between lung (-850) and soft tissue (0), after Hu, Hoffman, Reinhardt 2001
 _COARSE = 3.0  # mm: the sides are told apart on a coarse grid
@@ -51,6 +53,22 @@ def lungs(scan: Scan) -> Mask | None:
             layer[ndimage.binary_fill_holes(layer == value) & (layer == 0)] = value
     names = {1: "Left Lung", 2: "Right Lung", 3: "Lungs"}
     return Mask(array, scan.affine, {value: names[value] for value in sorted(set(sides))})
+
+
+def describe(scan: Scan) -> list[Sentence]:
+    """The air of the lungs of a CT volume in millilitres, left beside right, with their mask; nothing where none is."""
+    mask = lungs(scan)
+    if mask is None:
+        return []
+    ml = volumes(mask)
+    known: dict[str, Side | None] = {"Left Lung": "left", "Right Lung": "right", "Lungs": None}
+    told = ", ".join(f"{size:.0f} ml{f' {side}' if (side := known[name]) else ''}" for name, size in ml.items())
+    found = tuple(
+        Finding("in view", "lung", known[name], evidence=(Measurement(f"{name}, air and vessels", size, "ml"),))
+        for name, size in ml.items()
+    )
+    text = f"Lungs, told by their air: {told} of air and vessels; what has no air is not in these."
+    return [Sentence(text, found, (mask,))]
 
 
 def _sides(lungs: list[NDArray], tissue: NDArray, scan: Scan, step: list[int]) -> list[int]:

@@ -13,7 +13,7 @@ from medfm.data.manifest import REQUEST
 from medfm.errors import DataError
 from medfm.language.vocabulary import LESIONS, REGIONS, region_of
 from medfm.language.wording import read, write
-from medfm.predict import brain
+from medfm.predict import airspace, brain
 from medfm.predict.called import verb
 from medfm.predict.compare import compare
 from medfm.predict.evidence import KINDS, Candidate, Look, look
@@ -92,9 +92,15 @@ def write_up(
     limits = {**_LIMITS, **(getattr(model.config, "report", None) or {}).get("limits", {})}
     told = {**(context or {}), "prior": prior if isinstance(prior, str) else None}
     outlines = brain.describe(scan) if brain.is_brain_volume(scan, seen.region) else []
+    lungs = airspace.describe(scan)
     seen = _of_brain(seen, scan)
+    if lungs:  # by their air they are surer than by a map
+        seen = replace(
+            seen, candidates=tuple(c for c in seen.candidates if c.group != "organ" or c.finding.organ != "lung")
+        )
     asked = " ".join(text for name in ("indication", "history") if (text := told.get(name)))
-    draft = _with_head(compose(seen, limits, asked=asked, needed=model.config.abstain), outlines)
+    draft = compose(seen, limits, asked=asked, needed=model.config.abstain)
+    draft = _beginning(_beginning(draft, "Head", outlines), "Chest", lungs)
     comparison = None if prior is None else _comparison(model, draft, seen, scan, prior, limits, plane)
     searched = any(c.finding.finding == BRAIN_LESION for c in seen.candidates)
     wrote = [model.name, *([brain.MODEL] if outlines else []), *([LESION_MODEL] if searched else [])]
@@ -144,13 +150,13 @@ def _of_brain(seen: Look, scan: Scan) -> Look:
     return replace(seen, candidates=tuple(Candidate(f, BRAIN_LESION, 0.0, 0.0) for f in find_lesions(scan)))
 
 
-def _with_head(draft: Report, first: Sequence[Sentence]) -> Report:
-    """The report with `first` at the beginning of what it says of the head."""
+def _beginning(draft: Report, region: str, first: Sequence[Sentence]) -> Report:
+    """The report with `first` at the beginning of what it says of a region."""
     if not first:
         return draft
-    said = [s for section in draft.findings if section.title == "Head" for s in section.sentences]
-    others = tuple(section for section in draft.findings if section.title != "Head")
-    return replace(draft, findings=(Section("Head", (*first, *said)), *others))
+    said = {section.title: section.sentences for section in draft.findings}
+    said[region] = (*first, *said.get(region, ()))
+    return replace(draft, findings=tuple(Section(title, said[title]) for title in [*REGIONS, "Other"] if title in said))
 
 
 def _held(draft: Report, sure: float) -> Report:

@@ -7,7 +7,8 @@ import pytest
 
 from medfm.assistant import Call, Conversation, run_tool
 from medfm.predict import lungs
-from medfm.scan import Mask, Scan
+from medfm.predict.airspace import describe
+from medfm.scan import Mask, Measurement, Scan
 
 
 def chest(*, flipped: bool = False, joined: bool = False) -> tuple[Scan, np.ndarray]:
@@ -96,3 +97,13 @@ def test_a_conversation_outlines_and_measures_them() -> None:
     *_, one = run_tool(talk, Call("measure", {"structure": "left lung"}), blind)  # type: ignore[arg-type]
     assert [item.label for item in one.evidence] == ["Left Lung"]
     assert abs(float(one.evidence[0].number.split()[0]) / ((true == 1).sum() * 0.08) - 1) < 0.05
+
+
+def test_a_report_has_the_air_of_each_lung_and_its_outline() -> None:
+    scan, true = chest()
+    (said,) = describe(scan)
+    ml = {f.side: f.evidence[0].value for f in said.findings if isinstance(f.evidence[0], Measurement)}
+    voxel = 4 * 4 * 5 / 1000
+    assert ml == pytest.approx({"left": (true == 1).sum() * voxel, "right": (true == 2).sum() * voxel}, rel=0.1)
+    assert isinstance(said.evidence[0], Mask)
+    assert not describe(Scan.from_array(np.full((12, 32, 32), 40.0), affine=np.eye(4), modality="CT", units="HU"))
