@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["LESIONS", "ORGANS", "PAIRED", "REGIONS", "Lesion", "region_of", "term_of"]
+__all__ = ["LESIONS", "ORGANS", "PAIRED", "REGIONS", "Lesion", "may_show", "region_in", "region_of", "term_of"]
 
 
 class Lesion(NamedTuple):
@@ -62,6 +62,29 @@ REGIONS: dict[str, tuple[str, ...]] = {
     "Spine": ("spinal cord",),
 }  # fmt: skip
 ORGANS: dict[str, str] = {organ: region for region, organs in REGIONS.items() for organ in organs}
+
+
+_PARTS = {
+    "Chest": ("chest", "lung", "thorax", "heart", "mediast"), "Abdomen": ("abdom", "liver"), "Pelvis": ("pelvi",),
+    "Head": ("head", "brain", "face", "skull"), "Neck": ("neck",),
+}  # fmt: skip
+_BESIDE = {  # regions that an image of one region can show, too
+    "Head": ("Head", "Neck", "Spine"), "Neck": ("Head", "Neck", "Chest", "Spine"),
+    "Chest": ("Neck", "Chest", "Abdomen", "Spine"), "Abdomen": ("Chest", "Abdomen", "Pelvis", "Spine"),
+    "Pelvis": ("Abdomen", "Pelvis", "Spine"),
+}  # fmt: skip
+
+
+def region_in(text: str) -> str:
+    """The region that words about a part of the body mean: "upper abdomen" -> "Abdomen"; "" for none of them."""
+    words = text.lower()
+    return next((region for region, parts in _PARTS.items() if any(part in words for part in parts)), "")
+
+
+def may_show(region: str, organ: str | None) -> bool:
+    """An organ may be in view where its region or one beside it is; anywhere if either is not known."""
+    own = region_of(organ)
+    return region not in _BESIDE or own not in REGIONS or own in _BESIDE[region]
 
 
 def region_of(organ: str | None) -> str:

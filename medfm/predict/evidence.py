@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from medfm import prepare
 from medfm.data.truths import side_of
-from medfm.language.vocabulary import LESIONS, ORGANS, REGIONS, region_of, term_of
+from medfm.language.vocabulary import LESIONS, ORGANS, may_show, region_in, term_of
 from medfm.language.wording import read
 from medfm.predict.answering import MODALITY, PART, ask_many
 from medfm.predict.places import Piece, highest, inside, pieces
@@ -24,17 +24,8 @@ __all__ = ["KINDS", "Candidate", "Look", "look"]
 
 _PLANE, _DISEASES = "What is the scanning plane of this image?", "What diseases are included in the picture?"
 _ASKED_ORGANS = ("liver", "spleen", "kidney", "heart", "lung", "bladder")
-_PARTS = {
-    "Chest": ("chest", "lung", "thorax", "heart", "mediast"), "Abdomen": ("abdom", "liver"), "Pelvis": ("pelvi",),
-    "Head": ("head", "brain", "face", "skull"), "Neck": ("neck",),
-}  # fmt: skip
 KINDS = {**prepare.KINDS, "PHOTO": "Photograph"}
 _LEARNED = ("CT", "MRI", "X-Ray")
-_BESIDE = {  # regions that an image of one region can show, too
-    "Head": ("Head", "Neck", "Spine"), "Neck": ("Head", "Neck", "Chest", "Spine"),
-    "Chest": ("Neck", "Chest", "Abdomen", "Spine"), "Abdomen": ("Chest", "Abdomen", "Pelvis", "Spine"),
-    "Pelvis": ("Abdomen", "Pelvis", "Spine"),
-}  # fmt: skip
 _ALONE = 0.45  # a film's map without a word of the answers: enough for a guess, not for a statement
 
 
@@ -84,7 +75,7 @@ def _kind(
     scan: Scan, prepared: Prepared, answers: Mapping[str, Answer]
 ) -> tuple[dict[str, str], dict[str, float | None]]:
     """Modality, region and plane: from the header where it knows, else as answered."""
-    about = {"modality": KINDS.get(scan.modality, ""), "region": _region(scan.body_part or ""), "plane": ""}
+    about = {"modality": KINDS.get(scan.modality, ""), "region": region_in(scan.body_part or ""), "plane": ""}
     about["plane"] = "axial" if prepared.plane == "transverse" else prepared.plane or ""
     sure: dict[str, float | None] = dict.fromkeys(about)
     if about["modality"] == "Photograph":  # the answers know the planes and parts of radiology only
@@ -93,14 +84,9 @@ def _kind(
         if not about[name]:
             said = answers[question]
             text = said.text.lower().replace("transverse", "axial").removesuffix("plane").strip()
-            about[name] = {"region": _region(text), "modality": said.text, "plane": text}[name]
+            about[name] = {"region": region_in(text), "modality": said.text, "plane": text}[name]
             sure[name] = said.confidence
     return about, sure
-
-
-def _region(text: str) -> str:
-    words = text.lower()
-    return next((region for region, parts in _PARTS.items() if any(part in words for part in parts)), "")
 
 
 def _candidates(
@@ -120,7 +106,9 @@ def _candidates(
     for index, label in enumerate(model.vision.structures.labels):
         name, organ, side = term_of(label)
         lesion = LESIONS.get(name)
-        told_here = view in lesion.views if lesion else organ in ORGANS and not film and _fits(organ, about["region"])
+        told_here = (
+            view in lesion.views if lesion else organ in ORGANS and not film and may_show(about["region"], organ)
+        )
         if not told_here:
             continue
         probability = inside(reading, reading.logits[0, index].sigmoid().numpy())
@@ -135,12 +123,6 @@ def _candidates(
             group = "{} {}".format(*lesion.views[0])
             for found in _lesions(scan, name, parts, about["plane"]):
                 yield Candidate(found, group, score, said.get(name, 0.0))
-
-
-def _fits(organ: str | None, region: str) -> bool:
-    """An organ may be in view where its region or one beside it is; anywhere if the region is not known."""
-    own = region_of(organ)
-    return region not in _BESIDE or own not in REGIONS or own in _BESIDE[region]
 
 
 def _lesions(scan: Scan, name: str, parts: list[Piece], plane: str) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medfm.grid import onto_scan
+from medfm.language.vocabulary import may_show, region_in, term_of
 from medfm.predict.called import verb
 from medfm.scan import Mask, Scan
 
@@ -21,12 +22,18 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     """The structures of `model.labels` in `scan`, in the scan's own space: (D, H, W), values 1, 2, ...
 
     The scan is read tile by tile where it is larger than the model's patch. flip: look at mirrored tiles as well, where
-    the model was trained on them; better by little, slower by the number of mirrors.
+    the model was trained on them; better by little, slower by the number of mirrors. Of a model of the whole body,
+    what cannot lie in the part that the scan shows (`scan.body_part`) is left out: a brain tumour in an abdomen.
 
     Raises ScanError: the scan holds too little of what the model fits an atlas to.
     """
     labels = model.label(model.preparation(scan), flip=flip)
-    return Mask(onto_scan(labels, scan, model.preparation), scan.affine, dict(enumerate(model.labels, 1)))
+    region = region_in(scan.body_part or "")
+    far = [value for value, name in enumerate(model.labels, 1) if not may_show(region, term_of(name)[1])]
+    far = far if len(far) < len(model.labels) else []  # else the scan is taken for another part than the model is of
+    labels[np.isin(labels, far)] = 0
+    known = {value: name for value, name in enumerate(model.labels, 1) if value not in far}
+    return Mask(onto_scan(labels, scan, model.preparation), scan.affine, known)
 
 
 def volumes(mask: Mask) -> dict[str, float]:
