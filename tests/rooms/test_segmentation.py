@@ -129,27 +129,6 @@ def test_a_mask_lies_on_the_scans_own_grid(trained: Path, balls: Path) -> None:
     assert (again.array == mask.array).mean() > 0.999
 
 
-@pytest.mark.parametrize(
-    ("labels", "part", "kept"),
-    [
-        (["liver", "Brain Edema"], "abdomen", {1}), (["Liver", "Brain Edema"], None, {1, 2}),
-        (["hippocampus", "Brain Edema"], "abdomen", {1}), (["Left Eye", "Brain Edema"], "abdomen", {1, 2}),
-    ],
-)  # fmt: skip
-def test_what_the_part_of_the_body_cannot_hold_is_left_out(
-    trained: Path, balls: Path, monkeypatch: pytest.MonkeyPatch, labels: list[str], part: str | None, kept: set[int]
-) -> None:
-    """Unless that is all the model knows: then the scan is taken for another part than it is."""
-    model, scan = load_segmenter(trained), Scan.read(balls / "imagesTr" / "case0.nii.gz")
-    both = np.ones(model.preparation(scan).shape, np.uint8)
-    both[: len(both) // 2] = 2
-    monkeypatch.setattr(model, "labels", labels)
-    monkeypatch.setattr(model, "label", lambda grid, *, flip: both.copy())
-    mask = medfm.segment(model, replace(scan, body_part=part))
-    assert set(mask.labels) == kept
-    assert set(np.unique(mask.array).tolist()) - {0} == kept
-
-
 def test_a_model_saved_and_loaded_says_the_same(trained: Path, balls: Path, tmp_path: Path) -> None:
     model = load_segmenter(trained)
     model.save(tmp_path)
