@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medfm.scan import Answer, Scan
 
-__all__ = ["DISCLAIMER", "about_answer", "about_scan", "evidence"]
+__all__ = ["DISCLAIMER", "about_answer", "about_scan", "evidence", "guess"]
 
 DISCLAIMER = "medfm assists, it does not diagnose. Check every answer against the images."
 _CONFIDENCE = ((0.9, "high"), (0.7, "moderate"), (0.5, "low"), (0.0, "very low"))
@@ -29,11 +29,16 @@ def about_scan(scan: Scan) -> str:
 def about_answer(answer: Answer) -> str:
     """How sure the model is, in a word and as a number; for an abstention, why."""
     if answer.abstained:
-        return f"not answered: {answer.reason or 'the model is not sure enough'}; take {answer.text!r} as a guess"
+        return f"not answered: {answer.reason or 'the model is not sure enough'}{guess(answer)}"
     if answer.confidence is None:
         return answer.reason or "confidence not known"
     word = next(word for least, word in _CONFIDENCE if answer.confidence >= least)
     return f"confidence {word} ({answer.confidence:.2f})"
+
+
+def guess(answer: Answer) -> str:
+    """What follows "not answered": the guess, if there is one."""
+    return f"; take {answer.text!r} as a guess" if answer.text else ""
 
 
 def evidence(answer: Answer) -> list[str]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medfm.assistant.words import DISCLAIMER, about_answer, about_scan, evidence
+from medfm.assistant.words import DISCLAIMER, about_answer, about_scan, evidence, guess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +108,7 @@ def about(answer: Answer, *, told: bool = False) -> None:
     told: stdout says already why nothing was answered.
     """
     style = "bold yellow" if answer.abstained else "dim"
-    line = f"not answered; take {answer.text!r} as a guess" if told else about_answer(answer)
+    line = f"not answered{guess(answer)}" if told else about_answer(answer)
     _err().print(f"  [{style}]{_safe(line)}[/]", soft_wrap=True)
     for line in evidence(answer):
         _err().print(f"  [dim]evidence: {_safe(line)}[/]", soft_wrap=True)

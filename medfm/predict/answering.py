@@ -32,7 +32,8 @@ def ask(model: MedFM, scan: Scan, question: str, *, plane: str | None = None) ->
 
     plane: "axial", "coronal" or "sagittal", of a volume in patient space (default: the one it was acquired in). The
     Answer says how sure the model is and where in the scan it comes from; below the confidence that the adapter needs,
-    or against what the file says, it is an abstention with its reason. Raises ScanError: no such plane.
+    or against what the file says, it is an abstention with its reason, in the latter case without a guess. Raises
+    ScanError: no such plane.
     """
     return ask_many(model, scan, [question], plane=plane)[0]
 
@@ -53,7 +54,8 @@ def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None)
     """As `ask`, yielding the text as it grows, piece by piece; the generator's return value is the Answer."""
     reading = model.read(scan, plane=plane)
     shown, text, logp = "", "", 0.0
-    late = asks_for(question) is not None  # the file may know better: nothing is said before that is clear
+    # the file or a map of lesions may know better: nothing is said before that is clear
+    late = asks_for(question) is not None or _brain(model, scan, reading)
     for ((text, logp),) in model.answers(reading, [question]):  # noqa: B007  (the last one is used)
         if not late and text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
@@ -73,14 +75,14 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
     if (low or other) and (fact := asks_for(question)) and (known := known_fact(scan, fact, plane=plane)):
         thought = "took the picture for" if other else "was not sure of"
         return Answer(known, reason=f"{source(scan, fact, plane=plane)}; the model {thought} {text!r}")
-    if other:
-        low, reason = True, f"{other}, which does not go with this answer"
     present = claimed(question, text)
+    if other:  # known to be wrong, so not even a guess
+        low, reason, text = True, f"{other}, which does not go with the model's answer", ""
     if present is None or not _brain(model, scan, reading):
         return Answer(text, confidence, low, _evidence(model, scan, reading, f"{question} {text}"), reason)
     found = find_lesions(scan)
     if why := unsupported(present, question, found):
-        low, reason = True, why
+        low, reason, text = True, why, ""
     masks = (item for lesion in found for item in lesion.evidence if isinstance(item, Mask))
     return Answer(text, confidence, low, tuple(masks), reason)
 

@@ -138,8 +138,9 @@ class Scores:
 class Answer:
     """One answer: its text, how sure the model is (0 to 1), and where in the scan it comes from.
 
-    When `abstained` is true, `reason` says why, and `text` is only the best guess: show it as such or not at all.
-    Without a confidence, `reason` says where else the answer comes from, such as the header.
+    When `abstained` is true, `reason` says why, and `text` is only the best guess: show it as such or not at all; it is
+    empty where a guess would mislead. Without a confidence, `reason` says where else the answer comes from, such as the
+    header.
     """
 
     text: str

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from medfm.assistant.words import about_answer
 from medfm.predict.answering import _answer
 from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, unsupported
 from medfm.scan import Finding, Measurement, Scan
@@ -68,6 +69,23 @@ def test_a_fact_that_the_file_tells_is_answered_by_the_file_where_the_model_is_w
     answer = _answer(model, chest, reading, "What part of the body is shown?", "Abdomen", -0.1)  # type: ignore[arg-type]
     assert (answer.text, answer.confidence, answer.abstained) == ("Chest", None, False)
     assert answer.reason == "the header says chest; the model took the picture for 'Abdomen'"
+
+
+def test_an_answer_that_is_known_to_be_wrong_is_no_guess_either(chest: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medfm.predict import answering
+
+    model, reading = SimpleNamespace(config=SimpleNamespace(abstain=0.0), vision=None), SimpleNamespace(memory=None)
+    reading.prepared = SimpleNamespace(plane="axial")
+    against = _answer(model, chest, reading, "What is seen?", "Abdomen", -0.1)  # type: ignore[arg-type]
+    assert (against.abstained, against.text) == (True, "") and "header says chest" in (against.reason or "")
+    assert "guess" not in about_answer(against)
+    monkeypatch.setattr(answering, "_brain", lambda *_: True)
+    monkeypatch.setattr(answering, "find_lesions", lambda _: [])
+    unseen = _answer(model, chest, reading, "Is there a tumour?", "Yes", -0.1)  # type: ignore[arg-type]
+    assert (unseen.abstained, unseen.text) == (True, "") and "single pictures" in (unseen.reason or "")
+    model.config.abstain = 0.9
+    unsure = _answer(model, chest, reading, "How many?", "two", -1.0)  # type: ignore[arg-type]
+    assert (unsure.abstained, unsure.text) == (True, "two") and "take 'two' as a guess" in about_answer(unsure)
 
 
 @pytest.mark.parametrize(
