@@ -174,6 +174,20 @@ def test_anchors_and_deltas_undo_each_other() -> None:
     ]
 
 
+def test_boxes_of_many_slices_are_suppressed_in_their_own_slice_alone() -> None:
+    """A detector of slices has thousands in a volume; compared with each other one by one they took minutes."""
+    from monai.data.box_utils import batched_nms
+
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(400, 2, generator=generator) * 40
+    first = torch.randint(-1, 5, (400, 1), generator=generator).float()
+    boxes = torch.cat([first, low, first + 1, low + 5 + torch.rand(400, 2, generator=generator) * 20], 1)
+    scores, labels = torch.rand(400, generator=generator), torch.randint(3, (400,), generator=generator)
+    kept = suppress(boxes, scores, labels, overlap=0.3, most=400)
+    assert kept.tolist() == torch.as_tensor(batched_nms(boxes, scores, labels, 0.3, max_proposals=400)).tolist()
+    assert 18 < len(kept) < 350
+
+
 def test_what_is_mirrored_has_its_boxes_mirrored() -> None:
     x = torch.zeros(1, 1, 20, 30)
     x[0, 0, 4:9, 3:13] = 1
