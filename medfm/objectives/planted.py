@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,25 +22,33 @@ from medfm.objectives.groups import at_one_rate
 __all__ = ["Planted"]
 
 _HARD, _HEAVY = 500, 10.0  # one in so many voxels is hard, and counts so much more
+_BRAIN = 0.05  # chance of brain from which a voxel is looked at
+_SMALL = (lesions.VOLUMES[0], 0.905)  # ml of spheres of 5 and 12 mm
 _FINE = 2  # images are painted with voxels that much smaller and averaged: a voxel holds parts of several tissues
 
 
 class Planted(nn.Module):
-    """Trains a `LesionFinder` on painted scans that lie on the atlas as a fit would leave them, a few mm off.
+    """Trains a `LesionFinder` on patches of painted scans that lie on the atlas as a fit would leave them, a few mm off.
+
+    Half of the patches hold a lesion, each size as often, so that a step sees many small ones, and the greys of `batch`
+    scans: of whole scans, nearly all voxels are healthy, and small lesions were hardly ever learned.
 
     Args:
         model: `encoder`, `head`, `brain` and `spacing` of the `LesionFinder`.
         data: `train` and `validate`, lists of label maps with FreeSurfer's numbers; the two must not share people.
-        share: of the scans that have lesions, one to `most`, of 5 to 40 mm, few in most of them. distract: chance of
-            each of several things that are no lesion, see `medfm.data.synthetic.synthetic_scan`.
+        share: of the scans that have lesions: up to `most` under 12 mm in half of them, in the others one to five of 5
+            to 40 mm. distract: chance of each of several things that are no lesion, see
+            `medfm.data.synthetic.synthetic_scan`.
         warp: mm of deviation by which structures may lie beside their places.
-        samples: images, painted in the first pass and kept (6 MB each), so `train.ahead` is not for this.
-        batch: images a step. looks: images of each held person after a pass.
+        samples: scans, painted when first wanted and kept (7 MB each), so `train.ahead` is not for this.
+        patch: voxels along each axis. batch: patches a step. repeats: of each scan in a pass.
+        looks: scans of each held person after a pass, every second one with a lesion.
     """
 
     def __init__(
-        self, *, model: dict[str, Any], data: dict[str, Any], share: float = 0.85, most: int = 10,
-        distract: float = 0.3, warp: float = 4.0, samples: int = 60, batch: int = 1, looks: int = 4, seed: int = 0,
+        self, *, model: dict[str, Any], data: dict[str, Any], share: float = 0.85, most: int = 16,
+        distract: float = 0.3, warp: float = 4.0, samples: int = 60, patch: int = 32, batch: int = 8, repeats: int = 1,
+        looks: int = 4, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.held = ([h.healthy() for h in read_heads(data[key])] for key in ("train", "validate"))
@@ -59,31 +68,48 @@ class Planted(nn.Module):
         self.middle = ground.places.reshape(-1, 3).mean(0)
         centres = ground.brain.get_buffer("centres").double()
         self.ways = {h.name: _onto(h, centres, ground.brain.labels) for h in (*self.heads, *self.held)}
-        self.batches = Batches([0] * samples, batch, seed=seed)
+        self.patch, self.samples = patch, samples
+        self.batches = Batches([0] * samples * repeats, batch, seed=seed)
         self.kept: dict[tuple[str, int], dict[str, Tensor]] = {}
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        """x (B, 11, D, H, W); target (B, 1, D, H, W), the share of lesion in each voxel; weight, alike.
+        """x (B, 11, d, h, w); target (B, 1, d, h, w), the share of lesion in each voxel; weight, alike; inside, where
+        brain is.
 
-        A scan comes back in another guise: mirrored, bright for dark, of more contrast or less.
+        A scan comes back in another guise: another patch, mirrored, bright for dark, of more contrast or less.
         """
         generator = self.batches.generator(indices)
-        made = [self._kept(self.heads, i) for i in indices]
-        batch = {name: torch.stack([one[name] for one in made]).float() for name in made[0]}
+        made = [self._patch(self._kept(self.heads, i % self.samples), generator) for i in indices]
+        return {name: torch.stack([one[name] for one in made]) for name in made[0]}
+
+    def _patch(self, scan: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        brain = self.network.ground.tissues.brain > _BRAIN
+        likely = (scan["target"] * scan["weight"]).float()[0]
+        if not likely.any() or torch.rand((), generator=generator) < 0.5:
+            likely = brain.float()
+        middle = int(likely.flatten().multinomial(1, generator=generator))
+        cut: list[slice] = []
+        for at, size in zip(np.unravel_index(middle, brain.shape), brain.shape, strict=True):
+            off = int(torch.randint(self.patch // 8, self.patch - self.patch // 8, (), generator=generator))
+            first = min(max(0, int(at) - off), max(0, size - self.patch))
+            cut.append(slice(first, first + self.patch))
+        patch = {name: t[(slice(None), *cut)].float() for name, t in scan.items()} | {"inside": brain[None][:, *cut]}
         sign, mirrored = torch.rand(2, generator=generator).round()
-        batch["x"][:, :GREYS] *= (2 * sign - 1) * (0.15 * torch.randn((), generator=generator)).exp()
-        return {name: t.flip(4) for name, t in batch.items()} if mirrored else batch
+        patch["x"][:GREYS] *= (2 * sign - 1) * (0.15 * torch.randn((), generator=generator)).exp()
+        return {name: t.flip(3) for name, t in patch.items()} if mirrored else patch
 
     def _kept(self, heads: list[Head], number: int) -> dict[str, Tensor]:
         """The painted scan of that number, in half precision: to paint it takes longer than to learn from it."""
         head = heads[number % len(heads)]
         if (key := (head.name, number)) not in self.kept:
             seed = hash((self.batches.seed, number, heads is self.held)) % 2**63
-            made = self._one(head, torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(seed)
+            made = self._one(head, generator, number % 2 if heads is self.held else None)
             self.kept[key] = {name: t.half() for name, t in made.items()}
         return self.kept[key]
 
-    def _one(self, head: Head, generator: torch.Generator) -> dict[str, Tensor]:
+    def _one(self, head: Head, generator: torch.Generator, count: int | None) -> dict[str, Tensor]:
+        """count: of lesions; none: a random one, see `share`."""
         points = synthesis.random_points(
             self.size, spacing=self.spacing, generator=generator, degrees=4, zoom=0.06, shift=3, warp=self.warp,
             knots=30,
@@ -96,10 +122,13 @@ class Planted(nn.Module):
         if torch.rand((), generator=generator) < self.distract:
             wanted = lesions.widened(mask, spacing=self.spacing, generator=generator)
             labels, mask = head.wider(labels, mask, wanted), wanted
-        count = 0
-        if torch.rand((), generator=generator) < self.share:
-            count = 1 + int(self.most * torch.rand((), generator=generator).item() ** 2)
-        planted, _ = lesions.plant(mask, count, lesions.VOLUMES, self.spacing, generator)
+        ill, small, many = torch.rand(3, generator=generator).tolist()
+        volumes = lesions.VOLUMES
+        if count is None:
+            count = int(ill < self.share) * (1 + int(5 * many))
+            if count and small < 0.5:
+                count, volumes = self.most // 2 + int(self.most * many / 2) + 1, _SMALL
+        planted, _ = lesions.plant(mask, count, volumes, self.spacing, generator)
         image, _ = head.paint(
             labels, mask, means, deviations, planted=planted, spacing=self.spacing, distract=self.distract,
             generator=generator,
@@ -127,12 +156,11 @@ class Planted(nn.Module):
         return weights
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        brain = self.network.ground.tissues.brain > 0.05
         loss, total = torch.zeros(()), 0.0
         for level, logits in enumerate(self.network(batch["x"])):
             size = logits.shape[2:]
             target, weight = (F.adaptive_avg_pool3d(batch[key], size) for key in ("target", "weight"))
-            inside = F.adaptive_max_pool3d(brain.float()[None], size)[0] > 0
+            inside = F.adaptive_max_pool3d(batch["inside"].float(), size) > 0
             loss, total = loss + _loss(logits.float(), target, weight, inside) / 2**level, total + 1 / 2**level
         return {"loss": loss / total}
 
@@ -165,17 +193,15 @@ def _loss(logits: Tensor, target: Tensor, weight: Tensor, inside: Tensor) -> Ten
     """Weighted cross-entropy plus the Dice of V-Net over all lesions of the batch.
 
     The healthy voxels that look most like a lesion weigh like one (Shrivastava et al., CVPR 2016): a few of them are
-    enough to call a healthy brain ill. inside: (D, H, W), where brain is.
+    enough to call a healthy brain ill. All (B, 1, D, H, W); inside: where brain is.
     """
-    p = logits.sigmoid()
+    p, count = logits.sigmoid(), int(inside.sum())
     healthy = (p.detach() * (inside & (target == 0))).flatten()
-    hard = torch.zeros_like(healthy).index_fill_(
-        0, healthy.topk(len(target) * int(inside.sum()) // _HARD).indices, _HEAVY
-    )
+    hard = torch.zeros_like(healthy).index_fill_(0, healthy.topk(count // _HARD).indices, _HEAVY)
     weight = (weight + hard.view_as(weight)) * inside
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
     dice = 1 - (2 * (weight * p * target).sum() + 1) / ((weight * (p.square() + target.square())).sum() + 1)
-    return 100 * entropy.sum() / (len(target) * inside.sum()) + dice * bool(target.max() > 0.1)
+    return 100 * entropy.sum() / max(1, count) + dice * bool(target.max() > 0.1)
 
 
 def _onto(head: Head, centres: Tensor, names: list[str]) -> Tensor:
