@@ -28,7 +28,7 @@ _FINE = 2  # images are painted with voxels that much smaller and averaged: a vo
 
 
 class Planted(nn.Module):
-    """Trains a `LesionFinder` on patches of painted scans that lie on the atlas as a fit would leave them, a few mm off.
+    """Trains a `LesionFinder` on patches of painted scans that lie on the atlas as a fit would leave them, mm off.
 
     Half of the patches hold a lesion, each size as often, so that a step sees many small ones, and the greys of `batch`
     scans: of whole scans, nearly all voxels are healthy, and small lesions were hardly ever learned.

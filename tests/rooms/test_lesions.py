@@ -163,6 +163,20 @@ def test_painted_scans_lie_on_the_atlas_and_hold_lesions_as_often_as_asked(share
     assert all(torch.equal(learned.collate([0])[key], batches[0][key]) for key in batches[0])
 
 
+def test_half_of_the_patches_are_cut_at_a_lesion(tmp_path: Path) -> None:
+    one, other = label_maps(tmp_path, count=2)
+    encoder = {"name": "conv", "ndim": 3, "channels": [4, 8], "down": "stride"}
+    learned = Planted(
+        model={"encoder": encoder, "head": {}, "brain": "brain", "spacing": 6.0}, share=1.0, samples=4, patch=4,
+        repeats=8, data={"train": [one], "validate": [other]}, distract=0.0, warp=0.0,
+    )  # fmt: skip
+    batches = [learned.collate(numbers) for numbers in learned.batches]
+    assert [batch["x"].shape for batch in batches] == [(8, CHANNELS, 4, 4, 4)] * 4
+    held = torch.cat([batch["target"].flatten(1).any(1) for batch in batches]).float().mean()
+    assert held >= 0.4, "cut anywhere in these brains, a fifth of such patches holds one"
+    assert learned(batches[0])["loss"].isfinite()
+
+
 def test_two_lesions_have_two_sentences(model: LesionFinder) -> None:
     assert len(write(find_lesions(scan((12, 0.95), (38, 0.9))))) == 2
 
