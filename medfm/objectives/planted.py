@@ -104,7 +104,7 @@ class Planted(nn.Module):
         if (key := (head.name, number)) not in self.kept:
             seed = hash((self.batches.seed, number, heads is self.held)) % 2**63
             generator = torch.Generator().manual_seed(seed)
-            made = self._one(head, generator, number % 2 if heads is self.held else None)
+            made = self._one(head, generator, number // len(heads) % 2 if heads is self.held else None)
             self.kept[key] = {name: t.half() for name, t in made.items()}
         return self.kept[key]
 
