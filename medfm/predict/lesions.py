@@ -26,7 +26,7 @@ LOOKED_FOR = (
     "that learned them from painted scans; vessels, skull and all else were not."
 )
 LESION_MODEL = "lesions"
-_CANDIDATE = 0.03  # probability from which a voxel may belong to a lesion: how sure that makes one, says the score
+_CANDIDATE = 0.1  # probability from which a voxel may belong to a lesion: how sure that makes one, says the score
 _MOST = 8  # parts of a map that are worth a score; a map of more is noise
 _found: WeakKeyDictionary[Scan, list[Finding]] = WeakKeyDictionary()  # for as long as the scan is held
 
