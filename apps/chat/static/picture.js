@@ -1,19 +1,14 @@
 // A picture at full resolution: zoom and pan, contrast, distances, boxes in pixels.
 import { round } from "./dom.js";
 import { Marks } from "./marks.js";
+import { Pane } from "./pane.js";
 
-export class PicturePane {
+export class PicturePane extends Pane {
   kind = "picture";
-  measuring = false;
-  contrasting = false;
-  marking = false;
-  overlayShown = true;
-  opacity = 0.5;
-  onmove = () => {};
-  onmark = () => {};
 
   constructor(host, about, which) {
-    Object.assign(this, { host, about, which, box: null, line: null, look: [1, 1], masks: [], layers: [] });
+    super(host, about, which);
+    Object.assign(this, { line: null, look: [1, 1], layers: [] });
     this.image = document.createElement("img");
     this.image.alt = "the picture";
     this.image.draggable = false;

@@ -3,6 +3,7 @@ import { DRAG_MODE, SLICE_TYPE } from "./niivue/index.js";
 import { take } from "./canvas.js";
 import { round } from "./dom.js";
 import { Marks } from "./marks.js";
+import { Pane } from "./pane.js";
 
 // HU shown as black and white: [level - width / 2, level + width / 2]
 export const WINDOWS = { "soft tissue": [-160, 240], lung: [-1350, 150], bone: [-500, 1300], brain: [0, 80] };
@@ -16,18 +17,12 @@ function frame(tile) {
   return { left: Math.min(left, left + width), top, width: Math.abs(width), height, mirrored: width < 0 };
 }
 
-export class VolumePane {
+export class VolumePane extends Pane {
   kind = "volume";
-  measuring = false;
-  contrasting = false;
-  marking = false;
-  overlayShown = true;
-  opacity = 0.5;
-  onmove = () => {};
-  onmark = () => {};
 
   constructor(host, about, which) {
-    Object.assign(this, { host, about, which, box: null, masks: [], layout: about.layout });
+    super(host, about, which);
+    this.layout = about.layout;
     this.marks = new Marks(host);
     this.window = about.hu ? "soft tissue" : null;
     // before NiiVue sees it: while something is being marked the crosshair stays where it is
