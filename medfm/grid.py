@@ -31,8 +31,9 @@ class GridPrepare:
     pictures, whose mm are unknown (0: as it is). channels: 1 grey or 3; grey is repeated, colour averaged, as needed.
     intensity: "zscore" of the whole scan (MR); "ct" clips HU to `clip` and takes z-scores with `mean` and `std` of the
     training data (nnU-Net, Isensee et al. 2021); "range" maps `percentiles` to 0..1, 8-bit pictures 0..255 to 0..1;
-    "windows" maps three (level, width) in HU to 0..1, and what is not HU as "range". displayed: slices as a radiologist
-    sees them (`Scan.slices`), for models of pictures, instead of along the scan's own axes; the same for a picture.
+    "windows" maps HU to 0..1 by `windows` (`medfm.image.intensity.windowed`), and what is not HU as "range".
+    displayed: slices as a radiologist sees them (`Scan.slices`), for models of pictures, instead of along the scan's
+    own axes; the same for a picture.
     """
 
     spacing: Three | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfm.errors import ConfigError
-from medfm.image.intensity import CT_WINDOWS, Windows, robust_range, windowed
+from medfm.image.intensity import GREY_WINDOWS, Windows, robust_range, windowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,8 @@ class Prepare:
     """Windows, robust scaling, resampling in mm and the token budget.
 
     size: pixels of the longer side after resampling. max_slices: a volume with more is averaged into this many slabs
-    of equal thickness, so that no slice goes unseen. windows: (level, width) in HU, one per input channel, for CT.
+    of equal thickness, so that no slice goes unseen. windows: (level, width) of CT in HU, three for the channels or two
+    for grey (`medfm.image.intensity.windowed`).
     percentiles: lower and upper, in percent, for intensities without a unit (MR, radiographs); 8-bit pictures are
     taken as they are. field_of_view: mm assumed along the longer side of a picture without spacing. thin: take evenly
     spaced slices as they are instead of averaging slabs, for models that have learned from single slices.
@@ -50,15 +51,15 @@ class Prepare:
 
     size: int = 320
     max_slices: int = 32
-    windows: Windows = CT_WINDOWS
+    windows: Windows = GREY_WINDOWS
     percentiles: tuple[float, float] = (0.5, 99.5)
     field_of_view: float = 350.0
     thin: bool = False
 
     def __post_init__(self) -> None:
-        if self.size % 64 or len(self.windows) != 3:
+        if self.size % 64 or len(self.windows) not in (2, 3):
             raise ConfigError(
-                f"found size {self.size}, {len(self.windows)} windows; expected a multiple of 64 and 3 windows"
+                f"found size {self.size}, {len(self.windows)} windows; expected a multiple of 64 and 2 or 3 windows"
             )
 
     def to_dict(self) -> dict[str, Any]:

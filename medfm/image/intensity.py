@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +10,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CT_WINDOWS", "Windows", "coloured", "robust_range", "windowed"]
+__all__ = ["CT_WINDOWS", "GREY_WINDOWS", "Windows", "coloured", "robust_range", "windowed"]
 
 Windows = tuple[tuple[float, float], ...]
 CT_WINDOWS: Windows = ((-600, 1500), (50, 400), (400, 1800))  # (level, width) in HU: lung, soft tissue, bone
 
+GREY_WINDOWS: Windows = ((-500, 1500), (50, 400))  # lungs, all else; see `windowed`
+
 _SAMPLE = 2_000_000  # voxels looked at
+_LUNGS = 0.08  # of a section of the body: the least that is lung where it shows lungs
 
 
 def robust_range(array: NDArray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
@@ -26,11 +28,36 @@ def robust_range(array: NDArray, percentiles: tuple[float, float] = (0.5, 99.5))
     return float(low), float(high if high > low else low + 1)
 
 
-def windowed(x: Tensor, windows: Sequence[tuple[float, float]], *, dim: int) -> Tensor:
-    """HU with one channel along `dim` -> a channel for each window (level, width), from 0 to 1."""
+def windowed(x: Tensor, windows: Windows, *, dim: int) -> Tensor:
+    """HU (..., H, W) with one channel along `dim` -> three channels from 0 to 1.
+
+    windows: three (level, width), one a channel; or two, for grey: the first for slices with lungs in them, the second
+    for all others, as the pictures of teaching sets show CT.
+    """
     import torch
 
-    return torch.cat([(x - (level - width / 2)) / width for level, width in windows], dim).clamp_(0, 1)
+    shown = [((x - (level - width / 2)) / width).clamp(0, 1) for level, width in windows]
+    if len(windows) == 3:
+        return torch.cat(shown, dim)
+    inside = _body(x)
+    lung = ((x > -940) & (x < -650) & inside).sum((-2, -1), keepdim=True)
+    lungs, other = shown
+    grey = torch.where(lung > _LUNGS * inside.sum((-2, -1), keepdim=True), lungs, other)
+    return torch.cat([grey] * 3, dim)
+
+
+def _body(x: Tensor) -> Tensor:
+    """The body and all between its edges in sections (..., H, W) in HU; a table and its foam are too thin to count."""
+    import torch.nn.functional as F
+
+    size = x.shape[-1] // 40 * 2 + 1
+    tissue = F.avg_pool2d((x > -300).float().flatten(0, -3)[:, None], size, 1, size // 2, count_include_pad=False)
+    thick = (tissue > 0.8).view(x.shape).byte()
+
+    def between(axis: int) -> Tensor:
+        return thick.cummax(axis).values & thick.flip(axis).cummax(axis).values.flip(axis)
+
+    return (between(-1) & between(-2)).bool()
 
 
 def coloured(array: NDArray) -> bool:

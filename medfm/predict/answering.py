@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from medfm.language.vocabulary import term_of
 from medfm.predict.brain import is_brain_volume
 from medfm.predict.called import verb
-from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, part_of, source, unsupported
+from medfm.predict.contradiction import (
+    SINGLE_PICTURES,
+    asks_for,
+    claimed,
+    contradiction,
+    known_fact,
+    part_of,
+    source,
+    unsupported,
+)
 from medfm.predict.lesions import find_lesions
 from medfm.predict.places import highest, inside, pieces
 from medfm.prepare import KINDS
@@ -55,7 +64,7 @@ def stream(model: MedFM, scan: Scan, question: str, *, plane: str | None = None)
     reading = model.read(scan, plane=plane)
     shown, text, logp = "", "", 0.0
     # the file or a map of lesions may know better: nothing is said before that is clear
-    late = asks_for(question) is not None or _brain(model, scan, reading)
+    late = asks_for(question) is not None or scan.data.shape[1] > 1
     for ((text, logp),) in model.answers(reading, [question]):  # noqa: B007  (the last one is used)
         if not late and text.startswith(shown) and text != shown and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
@@ -79,6 +88,8 @@ def _answer(model: MedFM, scan: Scan, reading: Reading, question: str, text: str
     if other:  # known to be wrong, so not even a guess
         low, reason, text = True, f"{other}, which does not go with the model's answer", ""
     if present is None or not _brain(model, scan, reading):
+        if present and scan.data.shape[1] > 1 and model.vision is not None:
+            low, reason = True, reason or SINGLE_PICTURES
         return Answer(text, confidence, low, _evidence(model, scan, reading, f"{question} {text}"), reason)
     found = find_lesions(scan)
     if why := unsupported(present, question, found):

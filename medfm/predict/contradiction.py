@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from medfm.prepare import KINDS
 from medfm.scan import Finding, Scan
 
-__all__ = ["asks_for", "claimed", "contradiction", "known_fact", "part_of", "source", "unsupported"]
+__all__ = ["SINGLE_PICTURES", "asks_for", "claimed", "contradiction", "known_fact", "part_of", "source", "unsupported"]
 
+# a map's highest value among many slices says little, and none was learned from volumes
+SINGLE_PICTURES = "lesions have been learned from single pictures; in a volume they are guesses to look at"
 _MODALITIES = {
     **{kind.lower(): kind for kind in KINDS.values()}, "computed tomography": "CT", "mr": "MRI",
     "magnetic resonance imaging": "MRI", "x ray": "X-Ray", "xray": "X-Ray",

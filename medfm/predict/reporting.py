@@ -16,6 +16,7 @@ from medfm.language.wording import read, write
 from medfm.predict import airspace, brain
 from medfm.predict.called import verb
 from medfm.predict.compare import compare
+from medfm.predict.contradiction import SINGLE_PICTURES
 from medfm.predict.evidence import KINDS, Candidate, Look, look
 from medfm.predict.lesions import BRAIN_LESION, LESION_MODEL, LOOKED_FOR, find_lesions
 from medfm.predict.registering import register
@@ -192,8 +193,8 @@ def _sentences(findings: Sequence[Finding]) -> list[Sentence]:
 def _guess(found: Finding, needed: float, *, volume: bool) -> Sentence:
     ((text, _),) = write([found])
     reason = f"confidence {found.confidence:.0%} is below the {needed:.0%} this model needs"
-    if volume:  # a map's highest value among many slices says little, and none was learned from volumes
-        reason = "lesions have been learned from single pictures; in a volume they are guesses to look at"
+    if volume:
+        reason = SINGLE_PICTURES
     return Sentence(text, (found,), found.evidence, found.confidence, abstained=True, reason=reason)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from medfm.assistant.words import about_answer
 from medfm.predict.answering import _answer
-from medfm.predict.contradiction import asks_for, claimed, contradiction, known_fact, unsupported
+from medfm.predict.contradiction import SINGLE_PICTURES, asks_for, claimed, contradiction, known_fact, unsupported
 from medfm.scan import Finding, Measurement, Scan
 from medfm.scan.report import Side
 
@@ -86,6 +86,24 @@ def test_an_answer_that_is_known_to_be_wrong_is_no_guess_either(chest: Scan, mon
     model.config.abstain = 0.9
     unsure = _answer(model, chest, reading, "How many?", "two", -1.0)  # type: ignore[arg-type]
     assert (unsure.abstained, unsure.text) == (True, "two") and "take 'two' as a guess" in about_answer(unsure)
+
+
+def test_a_lesion_claimed_of_a_volume_is_a_guess(chest: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the model is sure; of a picture, or that there is none, it may be told."""
+    from medfm.predict import answering
+
+    monkeypatch.setattr(answering, "_evidence", lambda *_: ())
+    model = SimpleNamespace(config=SimpleNamespace(abstain=0.5), vision=object())
+    reading = SimpleNamespace(prepared=SimpleNamespace(plane="axial"), memory=None)
+    volume, picture = chest, replace(chest, data=chest.data[:, :1])
+    for scan, said, declined in (
+        (volume, "Lung cancer", True),
+        (volume, "None", False),
+        (picture, "Lung cancer", False),
+    ):
+        answer = _answer(model, scan, reading, "What diseases are shown?", said, -0.1)  # type: ignore[arg-type]
+        assert (answer.text, answer.abstained) == (said, declined)
+        assert not declined or answer.reason == SINGLE_PICTURES
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from medfm.errors import ConfigError
+from medfm.image.intensity import CT_WINDOWS
 from medfm.prepare import Prepare
 from medfm.scan import Scan
 
@@ -17,8 +18,25 @@ def ct(shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1, 1,
 
 
 def test_ct_becomes_three_windows_of_hounsfield_units() -> None:
-    x = Prepare(size=64)(ct((1, 64, 64), value=50)).x
+    x = Prepare(size=64, windows=CT_WINDOWS)(ct((1, 64, 64), value=50)).x
     assert x[:, 0, 32, 32].tolist() == pytest.approx([(50 + 1350) / 1500, 0.5, (50 + 500) / 1800], abs=1e-4)
+
+
+def test_ct_in_grey_is_shown_as_teaching_sets_show_it() -> None:
+    """Slices with lungs in the window of lungs, others, also on a mattress of foam, in that of soft tissue."""
+    rows, columns = np.mgrid[:128, :128]
+    body = ((rows - 64) / 45) ** 2 + ((columns - 64) / 58) ** 2 < 1
+    plain = np.where(body, 50, -1000).astype(np.int16)
+    lungs, foam = plain.copy(), plain.copy()
+    for middle in (40, 88):
+        lungs[((rows - 64) / 25) ** 2 + ((columns - middle) / 16) ** 2 < 1] = -850
+    foam[111:113], foam[113:125], foam[125:127] = 0, -850, 0
+    x = Prepare(size=128)(
+        Scan.from_array(np.stack([plain, lungs, foam]), affine=np.eye(4), modality="CT", units="HU")
+    ).x
+    assert torch.equal(x[0], x[1]) and torch.equal(x[0], x[2])
+    soft, lung = (50 + 150) / 400, (50 + 1250) / 1500
+    assert x[0, :, 64, 64].tolist() == pytest.approx([soft, lung, soft], abs=1e-3)
 
 
 def test_a_long_volume_is_averaged_so_no_slice_is_lost() -> None:
@@ -37,7 +55,7 @@ def test_slab_means_are_exact_for_uneven_slabs() -> None:
     values = np.arange(10, dtype=np.int16) * 10
     data = np.broadcast_to(values[:, None, None], (10, 64, 64)).copy()
     scan = Scan.from_array(data, affine=np.diag([1, 1, 3, 1]), modality="CT", units="HU")
-    x = Prepare(size=64, max_slices=4)(scan).x[2, :, 32, 32] * 1800 - 500
+    x = Prepare(size=64, max_slices=4, windows=CT_WINDOWS)(scan).x[2, :, 32, 32] * 1800 - 500
     assert x.tolist() == pytest.approx([8, 32.0, 58, 82], abs=0.1)
 
 
