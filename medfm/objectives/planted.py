@@ -56,7 +56,7 @@ class Planted(nn.Module):
             **model,
             about={
                 "data": "label maps of heads; every image was synthetic", "trained on": [h.name for h in self.heads],
-                "held out": [h.name for h in self.held],
+                "held out": [h.name for h in self.held], "modalities": ["MR"],
             },
         )  # fmt: skip
         for last in self.network.head.logits:
