@@ -18,7 +18,7 @@ from medfm.errors import DataError
 from medfm.image.intensity import robust_range
 from medfm.scan import Scan
 
-__all__ = ["SliceCase", "both_slices", "fitted", "read_slices", "signed"]
+__all__ = ["SliceCase", "both_slices", "fitted", "has_tissue", "read_slices", "signed"]
 
 _AIR = -1000.0  # HU
 _EMPTY = 0.02  # of a slice's pixels: with less tissue there is nothing to reconstruct
@@ -88,7 +88,7 @@ def _read(
     name = stem(path)
     for start in range(0, count - depth + 1, max(every, depth)):
         image = volume[:, start : start + depth].clone()
-        if (image > (-500 if hounsfield else 0.1)).float().mean() < _EMPTY:
+        if not has_tissue(image, hounsfield=hounsfield):
             continue
         case = SliceCase(f"{name}:{start}", name, image, pixel, thickness)
         if hold is not None and start >= first and start + depth <= last:
@@ -96,6 +96,11 @@ def _read(
         elif hold is None or start + depth <= first - margin or start >= last + margin:
             outside.append(case)
     return inside, outside
+
+
+def has_tissue(image: Tensor, *, hounsfield: bool) -> bool:
+    """Whether a slice or slab, in HU or [0, 1], holds more than air."""
+    return bool((image > (-500 if hounsfield else 0.1)).float().mean() >= _EMPTY)
 
 
 def fitted(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tuple[Tensor, float]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from medfm.data.boxes import BoxedScan, find_boxes
 from medfm.data.labels import find_labels
 from medfm.data.sets import stem
+from medfm.data.slices import has_tissue
 from medfm.errors import DataError
 from medfm.evaluate.classify import label_figures
 from medfm.evaluate.detect import box_figures, on_voxels
@@ -25,8 +26,6 @@ from medfm.image.intensity import robust_range
 from medfm.scan import Box, Scan
 
 __all__ = ["evaluate_predicted_boxes", "evaluate_predicted_labels", "evaluate_predicted_pictures"]
-
-_EMPTY = 0.02  # of a slice's pixels: with less tissue its figures are those of air
 
 
 def evaluate_predicted_boxes(
@@ -131,7 +130,8 @@ def evaluate_predicted_pictures(
             )
         ct = truth.units == "HU"
         x, y = (_scaled(scan.slices()[0][:1], truth, ct=ct) for scan in (found, truth))
-        full = [k for k in range(y.shape[1]) if (y[:, k] > (0.5 if ct else 0.1)).float().mean() >= _EMPTY]
+        shown = (y - 1) * 1000 if ct else y
+        full = [k for k in range(y.shape[1]) if has_tissue(shown[:, k], hounsfield=ct)]
         for k in full[:: 1 if limit is None else max(1, len(full) // limit)][:limit]:
             name = f"{stem(path)}:{k}"
             figures = slice_figures(x[None, :, k : k + 1], y[None, :, k : k + 1], ct=ct)
