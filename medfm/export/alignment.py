@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medfm.image.display import slice_picture
 from medfm.image.overlays import checkerboard, difference
-from medfm.scan import Alignment, Scan
+from medfm.scan import Alignment, Mask, Scan
 
 __all__ = ["folding", "save_alignment"]
 
@@ -29,12 +31,14 @@ def save_alignment(alignment: Alignment, moving: Scan, fixed: Scan, folder: Path
 
     transform.h5: for ITK, ANTs and Slicer. field.nii.gz: from each voxel of the fixed scan to its place in the moving
     one, vectors in mm as ITK writes them. warped.nii.gz: the moving scan on the fixed one's grid. jacobian.nii.gz:
-    local enlargement. checkerboard.png, difference.png and difference_before.png: the middle slice of both.
+    local enlargement. checkerboard.png, difference.png and difference_before.png: the middle slice of both; what the
+    moving scan does not reach is black in the differences.
     """
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    warped, before = alignment.warp(moving, fixed), Alignment(np.eye(4)).warp(moving, fixed)
+    still = Alignment(np.eye(4))
+    warped, before = (way.warp(moving, fixed) for way in (alignment, still))
     alignment.write(folder / "transform.h5")
     alignment.write_field(folder / "field.nii.gz", fixed)
     warped.write(folder / "warped.nii.gz")
@@ -46,9 +50,10 @@ def save_alignment(alignment: Alignment, moving: Scan, fixed: Scan, folder: Path
     plane = fixed.best_plane
     middle = fixed.slices(plane)[0].shape[1] // 2
     mine, theirs, unmoved = (slice_picture(scan, middle, plane=plane) for scan in (warped, fixed, before))
+    reached, reached_before = (_reached(way, moving, fixed, middle, plane) for way in (alignment, still))
     for name, picture in (
-        ("checkerboard", checkerboard(mine, theirs)), ("difference", difference(mine, theirs)),
-        ("difference_before", difference(unmoved, theirs)),
+        ("checkerboard", checkerboard(mine, theirs)), ("difference", difference(mine, theirs, known=reached)),
+        ("difference_before", difference(unmoved, theirs, known=reached_before)),
     ):  # fmt: skip
         Image.fromarray(picture).save(folder / f"{name}.png")
     about = {
@@ -59,3 +64,11 @@ def save_alignment(alignment: Alignment, moving: Scan, fixed: Scan, folder: Path
     }
     (folder / "registration.json").write_text(json.dumps(about, indent=1) + "\n")
     return about
+
+
+def _reached(alignment: Alignment, moving: Scan, fixed: Scan, index: int, plane: str | None) -> NDArray[np.bool_]:
+    """(rows, columns): where the picture of this slice shows something of `moving`, as `slice_picture` draws it."""
+    all_of_it = Mask(np.full(moving.data.shape[1:], 255, dtype=np.uint8), moving.affine)
+    there = replace(fixed, data=alignment.warp_mask(all_of_it, fixed).array[None], units="a.u.")
+    shown: NDArray[np.bool_] = slice_picture(there, index, plane=plane)[..., 0] > 127
+    return shown

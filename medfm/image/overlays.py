@@ -18,9 +18,14 @@ def checkerboard(a: Picture, b: Picture, *, squares: int = 8) -> Picture:
     return np.where(mine[..., None], a, b)
 
 
-def difference(a: Picture, b: Picture) -> Picture:
-    """(rows, columns, 3): grey where both are alike, red where `a` is brighter, blue where `b` is."""
+def difference(a: Picture, b: Picture, *, known: NDArray[np.bool_] | None = None) -> Picture:
+    """(rows, columns, 3): grey where both are alike, red where `a` is brighter, blue where `b` is.
+
+    known: (rows, columns), where there is something to compare; the rest is black.
+    """
     gap = a.astype(np.int16).mean(-1) - b.astype(np.int16).mean(-1)
     grey = 128 - np.abs(gap) / 2
     rgb = np.stack([grey + gap.clip(0) / 2, grey, grey - gap.clip(max=0) / 2], -1)
+    if known is not None:
+        rgb[~known] = 0
     return rgb.clip(0, 255).round().astype(np.uint8)

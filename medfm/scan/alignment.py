@@ -98,7 +98,7 @@ class Alignment:
 
         result = np.zeros(like.data.shape[1:], dtype=np.uint8)
         for rows, index in self._indices(mask.affine, like):
-            result[rows] = map_coordinates(mask.array, index, order=0, mode="constant").reshape(result[rows].shape)
+            result[rows] = map_coordinates(mask.array, index, order=0, mode="grid-constant").reshape(result[rows].shape)
         return Mask(result, like.affine, mask.labels)
 
     def displacement(self, like: Scan) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from alignment_builders import SHAPE, bent, corners, head, movement, scan, texture
+from PIL import Image
 from scan_builders import ras_affine
 
 import medfm
@@ -89,6 +90,23 @@ def test_the_files_of_a_registration(tmp_path):
         "difference_before.png", "registration.json",
     }  # fmt: skip
     assert np.allclose(Scan.read(tmp_path / "warped.nii.gz").affine, fixed.affine, atol=1e-4)
+
+
+def test_the_difference_is_black_where_the_moving_scan_does_not_reach(tmp_path):
+    fixed = scan(head())
+    far = Alignment(movement(0, (0, 0, 2 * fixed.extent[0])))
+    save_alignment(far, fixed, fixed, tmp_path)
+    away, same = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("difference", "difference_before"))
+    assert (away == 0).all()
+    assert (abs(same.astype(int) - 128) <= 1).all()
+
+
+def test_a_mask_that_reaches_the_border_still_does_after_rounding():
+    fixed = scan(head())
+    everything = Mask(np.ones(SHAPE, dtype=np.uint8), fixed.affine)
+    hair = np.eye(4)
+    hair[:3, 3] = 1e-9
+    assert Alignment(hair).warp_mask(everything, fixed).array.all()
 
 
 def test_a_comparison_matches_lesions_by_their_registered_place():
