@@ -17,6 +17,8 @@ from medfm.stored import Stored, load_stored
 
 __all__ = ["Classifier", "load_classifier"]
 
+_LEAST = 32  # pixels along H and W that the shared encoder needs
+
 
 class Classifier(Stored):
     """Which of `labels` a scan shows: one of them (softmax).
@@ -69,9 +71,11 @@ class Classifier(Stored):
         return (self.mirrored(*self._shown(grid))[0] / self.settings["temperature"]).softmax(0).cpu()
 
     def _shown(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        """What the encoder reads of a grid, x (1, C, D, H, W) and spacing (1, 3) mm."""
+        """What the encoder reads of a grid, x (1, C, D, H, W), zeros behind a narrow one, and spacing (1, 3) mm."""
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)
-        return grid.numbers()[None].to(self.device), spacing[None].to(self.device)
+        _, h, w = grid.shape
+        x = F.pad(grid.numbers()[None], (0, max(0, _LEAST - w), 0, max(0, _LEAST - h)))
+        return x.to(self.device), spacing[None].to(self.device)
 
     @torch.inference_mode()
     def heat(self, grid: Grid, label: str) -> Tensor:
@@ -79,19 +83,23 @@ class Classifier(Stored):
         Grad-CAM (Selvaraju et al., ICCV 2017) gives the same for such a head. Of a bag, what its attention rests on."""
         if isinstance(self.head, BagHead):
             return self._attended(grid, self.labels.index(label))
-        k, maps = self.labels.index(label), self.head.maps(self.encoder(*self._shown(grid)))
-        heat = sum(F.interpolate(m[:, k : k + 1], grid.shape, mode="trilinear", align_corners=False) for m in maps)
+        x, spacing = self._shown(grid)
+        k, maps = self.labels.index(label), self.head.maps(self.encoder(x, spacing))
+        heat = sum(F.interpolate(m[:, k : k + 1], x.shape[2:], mode="trilinear", align_corners=False) for m in maps)
         assert isinstance(heat, Tensor)
-        heat = heat[0, 0].relu().cpu()
+        _, h, w = grid.shape
+        heat = heat[0, 0, :, :h, :w].relu().cpu()
         return heat / heat.max().clamp(min=1e-12)
 
     @torch.inference_mode()
     def _attended(self, grid: Grid, label: int) -> Tensor:
         assert isinstance(self.head, BagHead)
-        pyramid = self.encoder(*self._shown(grid))
+        x, spacing = self._shown(grid)
+        pyramid = self.encoder(x, spacing)
         rows = self.head.read(self.head.bags(pyramid)[0]).attention
         row = rows[label if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])
-        heat = F.interpolate(row, grid.shape, mode="trilinear", align_corners=False)[0, 0].cpu()
+        _, h, w = grid.shape
+        heat = F.interpolate(row, x.shape[2:], mode="trilinear", align_corners=False)[0, 0, :, :h, :w].cpu()
         return heat / heat.max()
 
 

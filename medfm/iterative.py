@@ -150,6 +150,7 @@ def _linear(a: _Image, b: _Image, first: Matrix, *, affine: bool, likeness: Like
 
 def _search(b: _Image, likeness: Likeness) -> Any:
     search = SimpleITK.ImageRegistrationMethod()
+    search.SetNumberOfWorkUnits(1)  # several add up in the order in which they end: never twice the same
     if likeness == "mi":
         search.SetMetricAsMattesMutualInformation(32)
     else:

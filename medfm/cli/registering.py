@@ -95,6 +95,8 @@ def register(
     typer.echo(f"correlation\t{before['correlation']:.3f} -> {after['correlation']:.3f}")
     typer.echo(f"mutual information\t{before['nmi']:.3f} -> {after['nmi']:.3f}")
     typer.echo(f"folded voxels\t{about['folding_percent']:.3f} %")
+    if all(after[key] < before[key] for key in after):
+        show.note("warning: the scans are less alike than before; look at the overlays before you use it")
     show.note(f"written: {output}")
     show.disclaimer()
 

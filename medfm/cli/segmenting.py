@@ -25,7 +25,8 @@ def segment(
     file: Annotated[Path, typer.Argument(help="A scan: file, folder or zip.", metavar="SCAN")],
     output: Annotated[Path, written_to("NIfTI (.nii.gz), or DICOM SEG of a DICOM series (.dcm).", "MASK")],
     task: Annotated[
-        str, typer.Option(help="A model from `medfm models`, or a folder (default: brain, or prompt).", metavar="NAME")
+        str,
+        typer.Option(help="A model from `medfm models`, or a folder (default: one that fits).", metavar="NAME"),
     ] = "",
     series: Series = None,
     frame: Frame = None,
@@ -68,7 +69,7 @@ def segment(
 
     show.scan(scan)
     marked = box is not None or bool(point)
-    task = task or ("prompt" if marked else "brain")
+    task = task or ("prompt" if marked else _fitting(scan))
     with show.waiting("segmenting"):
         if marked:
             mask = _outlined(task, scan, box=box, points=point or [], index=index, through=through)
@@ -89,6 +90,22 @@ def segment(
         drawn, number = outlined_picture(scan, mask)
         show.picture(drawn, picture, more=f", slice {number + 1}")
     show.disclaimer()
+
+
+def _fitting(scan: Scan) -> str:
+    """The model that outlines such scans where none is named, told on stderr."""
+    from medfm.cli import show
+    from medfm.errors import ScanError
+    from medfm.predict.segmenting import fitting
+
+    task = fitting(scan)
+    if task is None:
+        raise ScanError(
+            "no shipped model outlines such a scan as a whole: brain is for MR of a head, organ-outlines for other CT "
+            "and MR. Name one with --task (`medfm models` lists them), or mark what you mean with --box or --point"
+        )
+    show.note(f"model: {task}")
+    return task
 
 
 def _outlined(task: str, scan: Scan, *, box: str | None, points: list[str], index: int | None, through: bool) -> Mask:

@@ -82,9 +82,14 @@ def denoise(scan: Scan, *, models: Sequence[Reconstructor], samples: int = 0) ->
     """
     import torch
 
-    if not models or any(m.data or m.complex for m in models):
-        raise DataError("denoising needs a model that reads pictures (head direct or wavelet), trained on pictures")
     ct = scan.units == "HU"
+    if not models:
+        raise DataError(
+            f"no model given, and none ships that denoises {'CT in HU' if ct else 'scans that are not CT in HU'}; "
+            "train one on pictures (reconstruction/redcnn) and give it"
+        )
+    if any(m.data or m.complex for m in models):
+        raise DataError("denoising needs a model that reads pictures (head direct or wavelet); this one reads raw data")
     if any(m.hounsfield != ct for m in models):
         raise DataError(
             f"the scan is in {scan.units}; the model reads {'HU' if models[0].hounsfield else 'other units'}"

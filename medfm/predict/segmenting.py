@@ -9,12 +9,15 @@ import numpy as np
 from medfm.grid import onto_scan
 from medfm.language.vocabulary import may_show, region_in, term_of
 from medfm.predict.called import verb
+from medfm.prepare import KINDS
 from medfm.scan import Mask, Scan
 
 if TYPE_CHECKING:
     from medfm.segmenter import Segmenter
 
-__all__ = ["asymmetry", "cut_off", "segment", "volumes"]
+__all__ = ["asymmetry", "cut_off", "fitting", "segment", "volumes"]
+
+_FIELD = 150.0  # mm that slices of a trunk or a head measure at least; what is smaller is cut out of one
 
 
 @verb
@@ -34,6 +37,18 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     labels[np.isin(labels, far)] = 0
     known = {value: name for value, name in enumerate(model.labels, 1) if value not in far}
     return Mask(onto_scan(labels, scan, model.preparation), scan.affine, known)
+
+
+def fitting(scan: Scan) -> str | None:
+    """The shipped model that outlines scans like this one as a whole; None for kinds that none was made for.
+
+    "brain" for volumes in MR of a head, or of an unknown part; "organ-outlines" for other CT and MR.
+    """
+    kind, region, deep = KINDS.get(scan.modality), region_in(scan.body_part or ""), scan.data.shape[1] > 1
+    if kind in ("MRI", None) and scan.modality != "PHOTO" and deep and region in ("Head", ""):
+        return "brain"
+    seen = region or (scan.spacing_known and min(scan.extent[1:]) >= _FIELD)
+    return "organ-outlines" if kind in ("CT", "MRI") and seen else None
 
 
 def volumes(mask: Mask) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A part of the body that a scan shows, and what can lie in it."""
+"""A part of the body that a scan shows, what can lie in it, and which model outlines it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 import medfm
 from medfm.grid import GridPrepare
+from medfm.predict.segmenting import fitting
 from medfm.scan import Scan
 
 
@@ -30,3 +31,19 @@ def test_what_the_part_of_the_body_cannot_hold_is_left_out(labels: list[str], pa
     mask = medfm.segment(model, scan)
     assert set(mask.labels) == kept
     assert set(np.unique(mask.array).tolist()) - {0} == kept
+
+
+@pytest.mark.parametrize(
+    ("modality", "part", "slices", "pixels", "model"),
+    [
+        ("MR", "head", 60, 80, "brain"), ("MR", None, 60, 80, "brain"), ("MR", "head", 1, 80, "organ-outlines"),
+        ("MR", "abdomen", 60, 80, "organ-outlines"), ("CT", None, 1, 80, "organ-outlines"), ("CT", None, 1, 30, None),
+        ("US", None, 1, 80, None), ("PHOTO", None, 1, 80, None),
+    ],
+)  # fmt: skip
+def test_a_scan_is_outlined_by_the_model_made_for_its_kind(
+    modality: str, part: str | None, slices: int, pixels: int, model: str | None
+) -> None:
+    """`medfm segment` took `brain` for everything and then spoke of its atlas."""
+    voxels = np.zeros((slices, pixels, pixels), np.int16)
+    assert fitting(Scan.from_array(voxels, spacing=(2.5, 2.5, 2.5), modality=modality, body_part=part)) == model

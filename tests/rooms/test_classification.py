@@ -129,6 +129,17 @@ def test_a_heat_map_shows_what_any_of_the_pooled_levels_saw() -> None:
     torch.testing.assert_close(model.heat(grid, "a"), seen / seen.max())
 
 
+def test_a_picture_much_longer_than_wide_is_read_and_explained() -> None:
+    """A whole body of 1024 x 256 pixels is 16 wide at a size of 64, and the shared encoder wants 32."""
+    model = Classifier(
+        encoder={"name": "shared", "levels": 4}, head={"levels": [2]}, labels=["a", "b"],
+        prepare={"size": 64, "channels": 3, "intensity": "range"},
+    ).eval()  # fmt: skip
+    scan = Scan.from_array(np.random.default_rng(0).integers(0, 255, (256, 64), dtype=np.uint8))
+    assert sum(medfm.classify(model, scan).probabilities.values()) == pytest.approx(1)
+    assert model.heat(model.preparation(scan), "a").shape == (1, 64, 16)
+
+
 def test_temperature_and_points_do_what_they_promise() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = (torch.rand(4000, generator=generator) < 0.4).long()

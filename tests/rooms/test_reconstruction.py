@@ -238,6 +238,8 @@ def test_denoising_keeps_the_scans_space(tmp_path: Path) -> None:
     assert found.scan.units == "HU" and np.abs(found.scan.data - scan.data).max() < 200
     with pytest.raises(DataError, match="reads pictures"):
         medfm.denoise(scan, models=[Reconstructor(**CASCADE)])
+    with pytest.raises(DataError, match="none ships"):
+        medfm.denoise(scan, models=[])
 
 
 def test_a_conversation_lays_the_less_noisy_picture_beside_the_scan(

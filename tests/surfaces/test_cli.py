@@ -138,6 +138,7 @@ def test_json_is_one_object_per_line(medfm: Any, pictures: Path, fake_verbs: Any
         (["evaluate", "vqa", "/nowhere.jsonl", "--output", "{pictures}/out"], "no such file"),
         (["evaluate", "segment", "--prediction", "/a", "--truth", "/b", "--output", "/c"], "/a: there is no"),
         (["segment", "{pictures}/dark.png", "--output", "{pictures}/mask.dcm"], "write NIfTI"),
+        (["segment", "{pictures}/dark.png", "--output", "{pictures}/mask.nii"], "organ-outlines for other CT"),
         (["detect", "{pictures}/dark.png", "--task", "cells", "--picture", "boxes.txt"], "PNG or JPEG"),
         (["train", "segmentation/unet", "--output", "{pictures}/out"], "data.train=PATH"),
         (["train", "segmentation/unet", "data.train=/a", "data.hld=0.2", "--output", "{pictures}/out"], "mean 'hold'"),
