@@ -80,8 +80,8 @@ def _decide(sums: Tensor, labels: NDArray[np.uint8], strip: slice, first: int, s
     count = stop - first
     for index in range(count):
         labels[first + index, strip] = sums[:, index].argmax(0).to(torch.uint8).numpy()
-    if 0 < count < sums.shape[1]:
-        for one in sums:
+    if count:
+        for one in sums:  # where tiles are single slices nothing is moved, all is cleared
             one[:-count] = one[count:].clone()
             one[-count:] = 0
 

@@ -150,7 +150,7 @@ def test_tiles_give_what_the_whole_gives() -> None:
         return volume[(slice(None), *part)].softmax(0)
 
     expected = volume.argmax(0).numpy()
-    for patch in ((8, 16, 16), (30, 41, 27), (16, 64, 8)):
+    for patch in ((8, 16, 16), (30, 41, 27), (16, 64, 8), (1, 16, 16), (1, 64, 64)):
         found = label_tiles(whole, (30, 41, 27), patch=patch, classes=3)
         assert (found == expected).mean() > 0.999  # the sums are kept in half precision: near ties may fall either way
     few = label_tiles(whole, (30, 41, 27), patch=(8, 16, 16), classes=3, budget=1)  # strips of rows
