@@ -75,13 +75,14 @@ class Segmenter(Stored):
         named = {"labels": list(labels)} if head["name"] == "outline" else {}  # its classes are maps that have names
         levels = {"channels": self.encoder.channels, "strides": self.encoder.strides}
         self.head = config.build("heads", head, **levels, classes=len(labels) + 1, **named)
+        self.packed = getattr(self.head, "packed", self.head.ndim == 3)
         for part in (self.encoder, self.head):
-            if getattr(part, "ndim", 2) == 3:  # a quarter less time for a step on CPU
+            if self.packed and getattr(part, "ndim", 2) == 3:  # a quarter less time for a step on CPU
                 part.to(memory_format=torch.channels_last_3d)
 
     def forward(self, x: Tensor, spacing: Tensor) -> list[Tensor]:
         """x: (B, C, D, H, W); spacing: (B, 3) mm -> logits (B, 1 + K, D, H, W), coarser ones after them in training."""
-        if self.head.ndim == 3:
+        if self.packed:
             x = x.contiguous(memory_format=torch.channels_last_3d)
         logits: list[Tensor] = self.head(self.encoder(x, spacing), x.shape[2:])
         return logits
