@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -114,9 +114,9 @@ def write_up(
 
 def compose(seen: Look, limits: Mapping[str, float], *, asked: str = "", needed: float = 0.0) -> Report:
     """The sections that follow from the candidates alone; `technique` holds only what is not in view. needed: how sure
-    the part of the body of a volume must be, if it is answered and not read, for anything to be stated of it."""
-    guessed = set(LESIONS) - {BRAIN_LESION} if seen.volume else set()
-    stated = [f for f in _stated(seen.candidates, limits["state"]) if f.finding not in guessed]
+    a volume's organs in view must be, and its part of the body, if that is answered and not read."""
+    guessed = _guessed(seen)
+    stated = _stated(seen, limits["state"], needed)
     doubtful = [
         c.finding for c in seen.candidates
         if c.finding.finding in LESIONS and limits["mention"] <= (c.finding.confidence or 0)
@@ -176,8 +176,19 @@ def _held(draft: Report, sure: float) -> Report:
     return replace(draft, technique=technique, findings=tuple(findings), impression=impression)
 
 
-def _stated(candidates: Iterable[Candidate], least: float) -> list[Finding]:
-    return [c.finding for c in candidates if (c.finding.confidence or 0) >= least]
+def _guessed(seen: Look) -> set[str]:
+    """Findings that are learned from single pictures alone, and so are guesses in a volume."""
+    return set(LESIONS) - {BRAIN_LESION} if seen.volume else set()
+
+
+def _stated(seen: Look, least: float, needed: float) -> list[Finding]:
+    """Findings of which the limit of single pictures says that they are there; a volume's organs need more."""
+    organs = max(least, needed) if seen.volume else least
+    return [
+        c.finding for c in seen.candidates
+        if (c.finding.confidence or 0) >= (organs if c.finding.finding == "in view" else least)
+        and c.finding.finding not in _guessed(seen)
+    ]  # fmt: skip
 
 
 def _sentences(findings: Sequence[Finding]) -> list[Sentence]:
@@ -293,7 +304,7 @@ def _comparison(
         if (earlier.modality, earlier.region) != (seen.modality, seen.region):
             text = f"The prior is {earlier.modality} of the {earlier.region.lower()}; it was not compared."
             return Section("Comparison", (Sentence(text),))
-        before = _stated(earlier.candidates, limits["state"])
+        before = _stated(earlier, limits["state"], model.config.abstain)
         if {f.finding for f in now if f.present} & {f.finding for f in before} & set(LESIONS):
             way = _registered(prior, scan)
     elif isinstance(prior, Report):

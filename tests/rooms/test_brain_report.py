@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from medfm import assets
-from medfm.predict import brain
+from medfm.predict import brain, reporting
 from medfm.predict.evidence import Candidate, Look
 from medfm.predict.reporting import compose
 from medfm.scan import Finding, Mask, Measurement, Scan
 from medfm.segmenter import load_segmenter
+
+LIMITS = {"state": 0.5, "mention": 0.3, "absent": 0.15}
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +81,22 @@ def test_a_scan_takes_its_outlines_with_it(labels: list[str]) -> None:
 def test_of_a_volume_of_an_uncertain_part_nothing_is_stated(sure: dict[str, float | None], stated: bool) -> None:
     liver = Candidate(Finding("in view", "liver", confidence=0.9), "organ", 3.0, 0.5)
     seen = Look("MRI", "Abdomen", "axial", sure, (liver,), volume=True)
-    draft = compose(seen, {"state": 0.5, "mention": 0.3, "absent": 0.15}, needed=0.74)
+    draft = compose(seen, LIMITS, needed=0.74)
     (said,) = draft.findings[0].sentences
     assert said.findings and said.abstained is not stated
     assert stated or "not certain (57%)" in (said.reason or "")
-    picture = compose(replace(seen, volume=False), {"state": 0.5, "mention": 0.3, "absent": 0.15}, needed=0.74)
+    unsure = Candidate(Finding("in view", "bladder", confidence=0.6), "organ", 3.0, 0.5)
+    assert compose(replace(seen, candidates=(liver, unsure)), LIMITS, needed=0.74).findings == draft.findings
+    picture = compose(replace(seen, volume=False), LIMITS, needed=0.74)
     assert not picture.findings[0].sentences[0].abstained
+
+
+def test_what_was_a_guess_in_the_prior_volume_has_not_gone_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report states no liver cancer of a volume, so its comparison may not say that one is no longer seen."""
+    cancer = Candidate(Finding("liver cancer", "liver", confidence=0.9), "CT Abdomen", 3.0, 0.5)
+    now = Look("CT", "Abdomen", "axial", {}, (), volume=True)
+    monkeypatch.setattr(reporting, "look", lambda model, scan, plane: replace(now, candidates=(cancer,)))
+    model = SimpleNamespace(config=SimpleNamespace(abstain=0.74))
+    scan = Scan.from_array(np.zeros((4, 8, 8), np.int16), modality="CT")
+    said = reporting._comparison(model, compose(now, LIMITS), now, scan, scan, LIMITS, None)  # type: ignore[arg-type]
+    assert not any("liver cancer" in sentence.text.lower() for sentence in said.sentences)
