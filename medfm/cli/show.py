@@ -88,9 +88,17 @@ def warning(text: str) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """A spinner on a terminal, nothing in a log."""
-    with _err().status(what):
-        yield
+    """On a terminal what is done, with the time left as soon as the work says how far it is; nothing in a log."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    from medfm.progress import heard_by
+
+    console = _err()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        with heard_by(lambda done, total: bar.update(task, completed=done, total=total)):
+            yield
 
 
 def prompt() -> None:

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medfm.progress import counting
+
 __all__ = ["Part", "label_tiles", "starts"]
 
 Part = tuple[slice, slice, slice]
@@ -34,11 +36,20 @@ def label_tiles(
     if size == shape:
         return np.asarray(predict((slice(0, d), slice(0, h), slice(0, w))).argmax(0).to(torch.uint8))
     labels = np.zeros(shape, dtype=np.uint8)
-    rows = max(16, budget // (2 * classes * size[0] * w))
+    high = max(16, budget // (2 * classes * size[0] * w))
+    strips = [slice(top, min(top + high, h)) for top in range(0, h, high)]
+    fronts, tops, lefts = (starts(n, side, _OVERLAP) for n, side in zip(shape, size, strict=True))
+    rows = [[top for top in tops if top < strip.stop and strip.start < top + size[1]] for strip in strips]
+    step = counting(len(fronts) * sum(map(len, rows)) * len(lefts))
+
+    def counted(part: Part) -> Tensor:
+        found = predict(part)
+        step()
+        return found
+
     bell = _bell(size)
-    for top in range(0, h, rows):
-        strip = slice(top, min(top + rows, h))
-        _label_strip(predict, labels, strip, bell, classes=classes)
+    for strip, here in zip(strips, rows, strict=True):
+        _label_strip(counted, labels, strip, bell, places=(fronts, here, lefts), classes=classes)
     return labels
 
 
@@ -52,20 +63,19 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 def _label_strip(
-    predict: Callable[[Part], Tensor], labels: NDArray[np.uint8], strip: slice, bell: Tensor, *, classes: int
-) -> None:
-    depth, height, width = labels.shape
+    predict: Callable[[Part], Tensor], labels: NDArray[np.uint8], strip: slice, bell: Tensor, *,
+    places: tuple[list[int], list[int], list[int]], classes: int,
+) -> None:  # fmt: skip
+    depth, _, width = labels.shape
     d, h, w = bell.shape
     sums = torch.zeros(classes, d, strip.stop - strip.start, width, dtype=torch.float16)
     first = 0  # the slice that sums[:, 0] stands for
-    for front in starts(depth, d, _OVERLAP):
+    for front in places[0]:
         _decide(sums, labels, strip, first, front)
         first = front
-        for row in starts(height, h, _OVERLAP):
+        for row in places[1]:
             low, high = max(row, strip.start), min(row + h, strip.stop)
-            if low >= high:
-                continue
-            for column in starts(width, w, _OVERLAP):
+            for column in places[2]:
                 found = predict((slice(front, front + d), slice(row, row + h), slice(column, column + w)))
                 place = sums[:, :, low - strip.start : high - strip.start, column : column + w]
                 for one, there in zip(

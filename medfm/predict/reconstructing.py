@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medfm.errors import ConfigError, DataError
+from medfm.progress import counting
 from medfm.scan import RawData, Reconstructed, Scan
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def reconstruct(
         raise DataError(f"every number of the {raw.kind} is 0: nothing was measured, or it was written before it was")
     y = torch.from_numpy(raw.data)[None] if kspace else torch.from_numpy(raw.data)[None, None]
     slices = [_slice(raw, y, index, window, models) for index in range(y.shape[2])]
+    step = counting(len(slices))
     found, deviations, starts, left, gaps = [], [], [], [], []
     for operator, part in slices:
         start = operator.start(part)
@@ -62,6 +64,7 @@ def reconstruct(
         found.append(x)
         starts.append(start)
         deviations.append(deviation)
+        step()
     x, start, rest = (torch.cat(parts, 2) for parts in (found, starts, left))
     after, before, total = (sum(column) for column in zip(*gaps, strict=True))
     names = " + ".join(m.name or "network" for m in models)
@@ -98,11 +101,12 @@ def denoise(scan: Scan, *, models: Sequence[Reconstructor], samples: int = 0) ->
     start = start / 1000 + 1 if ct else start
     mm = scan.spacing
     spacing = torch.tensor([[mm[2], mm[1], mm[0]]], dtype=torch.float32)
-    found, deviations = [], []
+    found, deviations, step = [], [], counting(start.shape[2])
     for part in start.split(1, 2):  # slice by slice: memory of one
         x, deviation = _ensemble(models, part, None, None, spacing, samples)
         found.append(x)
         deviations.append(deviation)
+        step()
     x = torch.cat(found, 2)
     names = " + ".join(m.name or "network" for m in models)
     spread = None if deviations[0] is None else _like(scan, torch.cat([d for d in deviations if d is not None], 2), ct)
