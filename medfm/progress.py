@@ -1,4 +1,4 @@
-"""How far long work has come, told to whoever waits for it: a terminal, a page, or nobody."""
+"""How far long work has come, told to whoever waits for it, who may raise to end it: a terminal, a page, or nobody."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def heard_by(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def counting(total: int) -> Callable[[], None]:
-    """What work of `total` steps calls after each of them."""
+def counting(total: int) -> Callable[..., None]:
+    """What work of `total` steps calls after each of them, or with the number of those that were done."""
     tell, done = _listener.get(), 0
 
-    def step() -> None:
+    def step(by: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += by
         if tell is not None:
             tell(done, total)
 

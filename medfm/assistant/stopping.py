@@ -1,4 +1,4 @@
-"""Stop in the middle of a network: each layer asks whether its result is still wanted."""
+"""Stop in the middle of the work: each layer and each step asks whether its result is still wanted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ class Stopped(Exception):
 
 @contextmanager
 def stopped_by(event: threading.Event) -> Iterator[None]:
-    """Within it, the next layer that this thread computes once `event` is set raises Stopped.
+    """Within it, the next layer or step (`medfm.progress`) of this thread once `event` is set raises Stopped.
 
-    A search without a network, as a rigid registration, runs to its end.
+    A search by SimpleITK, as a rigid registration, runs to its end.
     """
     from torch.nn.modules.module import register_module_forward_pre_hook
+
+    from medfm.progress import heard_by
 
     mine = threading.get_ident()
 
@@ -30,6 +32,7 @@ def stopped_by(event: threading.Event) -> Iterator[None]:
 
     hook = register_module_forward_pre_hook(wanted)
     try:
-        yield
+        with heard_by(wanted):
+            yield
     finally:
         hook.remove()

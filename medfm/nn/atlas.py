@@ -7,7 +7,7 @@ scan is most likely. Nothing is learned about contrast, so any will do. Lengths 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medfm.nn.attention import centred_positions
+from medfm.progress import counting
 
 __all__ = ["Atlas", "Fit"]
 
@@ -98,14 +99,15 @@ class Atlas:
         steps = [s * a / b for s, a, b in zip(spacing, image.shape, size, strict=True)]
         half = torch.tensor(image.shape) * torch.tensor(spacing) / 2
         begun = [self._begun(pose, torch.zeros(3), half) for pose in starts]
-        tried = [self._climb(small, steps, one, rounds=24, thin=thin) for one in begun]
+        step = counting((24 * len(begun) + 48) * small.numel() + 40 * image.numel())
+        tried = [self._climb(small, steps, one, step, rounds=24, thin=thin) for one in begun]
         best = min(tried, key=lambda pair: pair[0])[1]
         best = self._begun(best.pose, *self._box(best.pose, image.shape, spacing))
         for knots, rounds, grid, mm in ((40.0, 48, small, steps), (20.0, 40, image, list(spacing))):
             count = [max(4, round(2 * float(h) / knots) + 1) for h in best.half]
             before = torch.zeros(1, 3, 2, 2, 2) if best.bend is None else best.bend
             best.bend = F.interpolate(before, count, mode="trilinear", align_corners=True)
-            best = self._climb(grid, mm, best, rounds=rounds, thin=thin)[1]
+            best = self._climb(grid, mm, best, step, rounds=rounds, thin=thin)[1]
         return best
 
     @torch.no_grad()
@@ -162,13 +164,15 @@ class Atlas:
         return (low + high) / 2, (high - low) / 2
 
     def _climb(
-        self, image: Tensor, spacing: Sequence[float], start: Fit, *, rounds: int, thin: int = 1
-    ) -> tuple[float, Fit]:
+        self, image: Tensor, spacing: Sequence[float], start: Fit, step: Callable[[int], None], *, rounds: int,
+        thin: int = 1,
+    ) -> tuple[float, Fit]:  # fmt: skip
         """Gradient steps on pose, bend and bias, with steps of expectation maximisation for the Gaussians between.
 
-        thin: a round looks at every `thin`-th voxel along each axis, the next at others.
+        step: hears of the voxels of each round. thin: a round looks at every `thin`-th voxel along each axis, the next
+        at others.
         """
-        place = _grid(image.shape, spacing)
+        count, place = image.numel(), _grid(image.shape, spacing)
         near = ((place - start.middle) / start.half).abs().amax(-1) <= 1
         if not near.any():
             return float("inf"), start
@@ -205,6 +209,7 @@ class Atlas:
             loss.backward()
             descent.step()
             value = float(loss.detach())
+            step(count)
         last = Fit(
             (start.pose + moved * _UNITS).detach(), start.middle, start.half, None if bend is None else bend.detach(),
             bias.detach(), now.means, now.widths, now.shares,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from rich.console import Console
 
 import medfm
+from medfm.assistant.stopping import Stopped, stopped_by
 from medfm.cli import show
+from medfm.nn.atlas import Atlas
 from medfm.nn.tiles import label_tiles
 from medfm.progress import counting, heard_by
 from medfm.scan import Scan
@@ -50,3 +53,23 @@ def test_a_terminal_shows_a_bar_and_a_log_nothing(monkeypatch: pytest.MonkeyPatc
         with show.waiting("segmenting"):
             medfm.segment(model, scan)
         assert ("━" in console.file.getvalue()) is terminal  # type: ignore[attr-defined]
+
+
+def test_a_brain_can_be_stopped_while_its_atlas_is_fitted() -> None:
+    """No layer runs there, and it is most of the 20 seconds that an outline of a head takes."""
+    ended, rounds = threading.Event(), 0
+    generator = torch.Generator().manual_seed(0)
+    chances = 255 * torch.rand(3, 12, 12, 12, generator=generator).softmax(0)
+    atlas = Atlas(chances, torch.zeros(2, 3), torch.tensor([0, 1]), spacing=10.0)
+
+    def count(done: int, total: int) -> None:
+        nonlocal rounds
+        rounds += 1
+
+    image, poses = torch.rand(10, 10, 10, generator=generator), [torch.cat([torch.eye(3), torch.zeros(1, 3)])]
+    with heard_by(count):
+        atlas.fit(image, [10.0] * 3, poses)
+    assert rounds == 24 + 48 + 40
+    ended.set()
+    with pytest.raises(Stopped), stopped_by(ended):
+        atlas.fit(image, [10.0] * 3, poses)
