@@ -25,6 +25,11 @@ _AIRY = (
     "No model is behind this outline. Lung without air (collapsed, filled, a mass) and its thinnest edges are missing."
 )
 
+_SLICES = (
+    "The model knows single slices and outlines each without looking at the others: look through them before you "
+    "believe the volume."
+)
+
 
 def structures(model: MedFM) -> list[str]:
     """Names that the model's eye can point at; somebody else's model has no eye of ours and points at nothing."""
@@ -116,6 +121,7 @@ def segment(
     elif (found := found or _fitting(structure, scan, least=True)) is not None:
         mask = _outlined(found, scan, structure)
         turn.text = f"Outlined by the model {found.name}."
+        turn.note = _SLICES if scan.data.shape[1] > 1 and found.patch[0] == 1 else None
     else:
         names = _structures(model, structure, scan)
         mask = outline(model, scan, names)

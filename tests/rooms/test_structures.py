@@ -67,6 +67,16 @@ def said(talk: Conversation, tool: str, **arguments: Any) -> Any:
     return turn
 
 
+def test_of_a_model_of_slices_it_is_told_that_a_volume_is_to_be_looked_through(
+    rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Conversation("test")
+    talk.open(balls(left=9.0))
+    assert said(talk, "segment", structure="left ball").note is None
+    monkeypatch.setattr(rule, "patch", (1, 40, 48))
+    assert "single slices" in said(talk, "segment", structure="left ball").note
+
+
 def test_a_model_that_fits_measures_in_millilitres_and_says_what_changed(rule: Rule) -> None:
     talk = Conversation("test")
     talk.open(balls(left=9.0))
