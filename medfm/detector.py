@@ -13,7 +13,7 @@ from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
 from medfm.nn.anchors import clip_boxes, decode_boxes, linked, suppress
-from medfm.nn.tiles import starts
+from medfm.nn.tiles import Part, starts
 from medfm.stored import Stored, load_stored
 
 __all__ = ["Detector", "Found", "load_detector"]
@@ -96,26 +96,31 @@ class Detector(Stored):
         return Found(boxes[kept], scores[kept], (flat % classes)[kept])
 
     @torch.inference_mode()
-    def find(self, grid: Grid, *, least: float = 0.02) -> Found:
+    def find(self, grid: Grid, *, least: float = 0.02, part: Part | None = None) -> Found:
         """The boxes of `grid` whose score is `least` or more; of a head that looks at slices, joined through them.
 
-        Tiles overlap by half. A tile answers for what is centred in its own part, where no other tile sees more of the
-        surroundings, so that a thing on a border counts once and is judged whole.
+        part: what is read of the grid (default: the whole of it). Tiles overlap by half. A tile answers for what is
+        centred in its own part, where no other tile sees more of the surroundings, so that a thing on a border counts
+        once and is judged whole.
         """
         spacing = torch.tensor(grid.spacing, dtype=torch.float32)[None].to(self.device)
         shape = torch.tensor(grid.shape, dtype=torch.float32)
         parts: list[Found] = []
-        begun = [starts(size, patch, 0.5) for size, patch in zip(grid.shape, self.patch, strict=True)]
+        read = part or tuple(slice(0, n) for n in grid.shape)
+        begun = [
+            [r.start + first for first in starts(r.stop - r.start, patch, 0.5)]
+            for r, patch in zip(read, self.patch, strict=True)
+        ]
         for number in range(len(begun[0]) * len(begun[1]) * len(begun[2])):
             index = (number // (len(begun[1]) * len(begun[2])), number // len(begun[2]) % len(begun[1]),
                      number % len(begun[2]))  # fmt: skip
             first = [begun[a][i] for a, i in enumerate(index)]
-            size = [min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)]
+            size = [min(p, r.stop - r.start) for p, r in zip(self.patch, read, strict=True)]
             d, h, w = (slice(f, f + s) for f, s in zip(first, size, strict=True))
             shift = torch.tensor([*first, *first], dtype=torch.float32)
             place = ((shift + torch.tensor([0, 0, 0, *size])) / shape.repeat(2) * 2 - 1)[None].to(self.device)
             x = grid.numbers((d, h, w))[None].to(self.device)
-            boxes, scores, labels = (part.cpu() for part in self._best(self(x, spacing, place), size, least))
+            boxes, scores, labels = (found.cpu() for found in self._best(self(x, spacing, place), size, least))
             boxes = boxes + shift
             middle = (boxes[:, :3] + boxes[:, 3:]) / 2
             mine = torch.ones(len(boxes), dtype=torch.bool)

@@ -41,7 +41,8 @@ class DetectHead(nn.Module):
         ndim: 2 looks at each slice alone. levels: which of the encoder's are used. extra: one more, half as fine.
         sizes: for each level (the extra one too) the sides of its anchors in voxels, a number or [D, H, W] each; every
             level has the same count of them. ratios: height to width at equal area, for numbers in 2D.
-        width, convs: of the towers. cube: corners have one size for all axes (DeepLung's dd), not three.
+        width, convs: of the towers. cube: a box has the proportions of its anchor: one size for all axes (DeepLung's
+            dd), not three.
         places: the towers also see where in the scan each cell lies (DeepLung's coordinates).
         prior: what every anchor's probability starts at.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,8 @@ def clip_boxes(boxes: Tensor, shape: Sequence[int]) -> Tensor:
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float, most: int) -> Tensor:
     """Numbers of the boxes that stay, best first: none overlaps a better one of its label by more than `overlap` (IoU).
 
-    Boxes of one slice each go through torchvision's compiled loop, slice by slice, others through MONAI's.
+    Boxes of one slice each go through torchvision's compiled loop, slice by slice. Others are compared here, as MONAI
+    does, whose checks of every box in every round took a tenth of the time of a whole scan.
     """
     if not len(boxes):
         return torch.zeros(0, dtype=torch.long, device=boxes.device)
@@ -72,9 +74,19 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float, m
 
         apart = (slices - slices.min()).long() * (int(labels.max()) + 1) + labels
         return flat(boxes[:, [2, 1, 5, 4]], scores, apart, overlap)[:most]
-    from monai.data.box_utils import batched_nms
-
-    return torch.as_tensor(batched_nms(boxes, scores, labels, overlap, max_proposals=most))
+    order = scores.argsort(descending=True, stable=True)
+    edges, kinds = boxes[order].cpu().numpy(), labels[order].cpu().numpy()
+    sizes = (edges[:, 3:] - edges[:, :3]).prod(1)
+    left = np.arange(len(edges))
+    kept: list[int] = []
+    while len(left) and len(kept) < most:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        sides = np.minimum(edges[best, 3:], edges[left, 3:]) - np.maximum(edges[best, :3], edges[left, :3])
+        shared = sides.clip(min=0).prod(1)
+        double = shared > overlap * (sizes[best] + sizes[left] - shared)
+        left = left[~double | (kinds[left] != kinds[best])]
+    return order[kept]
 
 
 def linked(boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float) -> tuple[Tensor, Tensor, Tensor]:

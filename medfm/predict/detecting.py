@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,12 @@ from medfm.predict.called import verb
 from medfm.scan import Box, Scan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from medfm.detector import Detector
+    from medfm.nn.tiles import Part
 
 __all__ = ["box_size", "detect"]
 
@@ -28,22 +32,34 @@ def detect(model: Detector, scan: Scan, *, threshold: float | None = None) -> li
 
     threshold: lowest score of a box that is shown (default: the model's own). The scan is read tile by tile where it is
     larger than the model's patch. Of a model that looks for things in lungs only boxes among air of the lungs are left,
-    as candidates in LUNA16 are: none in a scan where no lungs are found.
+    as candidates in LUNA16 are: none in a scan where no lungs are found. Of such a scan only the lungs and what a tile
+    sees around its own part are read, in a chest a third of it.
     """
-    grid = model.preparation(scan)
     least = model.threshold if threshold is None else threshold
-    found = model.find(grid, least=least)
+    inside = lungs(scan) if model.place == "lungs" else None
+    if model.place == "lungs" and inside is None:
+        return []
+    grid = model.preparation(scan)
+    part = None if inside is None else _around(inside.array, grid.shape, model.patch)
+    found = model.find(grid, least=least, part=part)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     boxes = [
         scan_box(scan, b, grid.shape, label=model.labels[kind], score=score, displayed=model.preparation.displayed)
         for b, score, kind in rows
     ]
-    return _in_lungs(scan, boxes) if model.place == "lungs" else boxes
+    return boxes if inside is None else [b for b in boxes if _share(inside.array > 0, scan, b) > _LUNG]
 
 
-def _in_lungs(scan: Scan, boxes: list[Box]) -> list[Box]:
-    found = lungs(scan) if boxes else None
-    return [] if found is None else [box for box in boxes if _share(found.array > 0, scan, box) > _LUNG]
+def _around(inside: NDArray[np.uint8], shape: Sequence[int], patch: Sequence[int]) -> Part:
+    """What is read of a grid of `shape`: the smallest box that holds all of `inside`, a map of the scan, and a quarter
+    of a patch on its sides."""
+    part = []
+    for axis in range(3):
+        rest = tuple(other for other in range(3) if other != axis)
+        seen, scale = np.flatnonzero(inside.any(rest)), shape[axis] / inside.shape[axis]
+        low, high = seen[0] * scale - patch[axis] / 4, (seen[-1] + 1) * scale + patch[axis] / 4
+        part.append(slice(max(0, math.floor(low)), min(shape[axis], math.ceil(high))))
+    return part[0], part[1], part[2]
 
 
 def _share(inside: NDArray[np.bool_], scan: Scan, box: Box) -> float:

@@ -63,10 +63,14 @@ def test_a_model_of_lungs_boxes_nothing_outside_of_them(monkeypatch: pytest.Monk
     assert [int(true[place]) for place in places] == [1, 0, 1]
     boxes = torch.tensor([[*(v - 2 for v in place), *(v + 2 for v in place)] for place in places]).float()
     found = Found(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.long))
-    monkeypatch.setattr(Detector, "find", lambda self, grid, least: found)
+    read = []
+    monkeypatch.setattr(Detector, "find", lambda self, grid, least, part: read.append(part) or found)
     assert len(medfm.detect(model, scan)) == 3
     model.settings["about"]["place"] = "lungs"
     assert [box.score for box in medfm.detect(model, scan)] == pytest.approx([0.9, 0.7])
+    edges = [(int(v.min()), int(v.max()) + 1) for v in true.nonzero()]
+    wanted = [slice(max(0, a - 4), min(n, b + 4)) for (a, b), n in zip(edges, true.shape, strict=True)]
+    assert read[0] is None and list(read[1]) == wanted  # the lungs and a quarter of a patch around them
     air = Scan.from_array(np.full((8, 40, 40), 30, np.int16), affine=scan.affine, modality="CT", units="HU")
     assert medfm.detect(model, air) == []
 

@@ -167,11 +167,9 @@ def test_anchors_and_deltas_undo_each_other() -> None:
     flat = torch.tensor([[0, 1.0, 1, 1, 9, 9], [0, 2.0, 1, 1, 9, 9], [0, 20.0, 20, 1, 29, 29]])
     kept = suppress(flat, torch.tensor([0.5, 0.9, 0.1]), torch.tensor([0, 0, 0]), overlap=0.5, most=10)
     assert kept.tolist() == [1, 2]
-    thick = flat * torch.tensor([1, 1, 1, 5, 1, 1])  # MONAI's way says the same
-    assert suppress(thick, torch.tensor([0.5, 0.9, 0.1]), torch.tensor([0, 0, 0]), overlap=0.5, most=10).tolist() == [
-        1,
-        2,
-    ]
+    thick = flat * torch.tensor([1, 1, 1, 5, 1, 1])
+    kept = suppress(thick, torch.tensor([0.5, 0.9, 0.1]), torch.tensor([0, 0, 0]), overlap=0.5, most=10)
+    assert kept.tolist() == [1, 2]
 
 
 def test_boxes_of_many_slices_are_suppressed_in_their_own_slice_alone() -> None:
@@ -186,6 +184,19 @@ def test_boxes_of_many_slices_are_suppressed_in_their_own_slice_alone() -> None:
     kept = suppress(boxes, scores, labels, overlap=0.3, most=400)
     assert kept.tolist() == torch.as_tensor(batched_nms(boxes, scores, labels, 0.3, max_proposals=400)).tolist()
     assert 18 < len(kept) < 350
+
+
+def test_thick_boxes_are_suppressed_as_monai_does() -> None:
+    from monai.data.box_utils import batched_nms
+
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(300, 3, generator=generator) * 30
+    boxes = torch.cat([low, low + 2 + torch.rand(300, 3, generator=generator) * 20], 1)
+    scores, labels = torch.rand(300, generator=generator), torch.randint(2, (300,), generator=generator)
+    for most in (300, 20):
+        kept = suppress(boxes, scores, labels, overlap=0.1, most=most)
+        assert kept.tolist() == torch.as_tensor(batched_nms(boxes, scores, labels, 0.1, max_proposals=most)).tolist()
+    assert 20 < len(suppress(boxes, scores, labels, overlap=0.1, most=300)) < 200
 
 
 def test_what_is_mirrored_has_its_boxes_mirrored() -> None:
