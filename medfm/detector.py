@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
 from medfm.nn.anchors import clip_boxes, decode_boxes, linked, suppress
 from medfm.nn.tiles import Part, starts
+from medfm.progress import counting
 from medfm.stored import Stored, load_stored
 
 __all__ = ["Detector", "Found", "load_detector"]
@@ -111,9 +113,9 @@ class Detector(Stored):
             [r.start + first for first in starts(r.stop - r.start, patch, 0.5)]
             for r, patch in zip(read, self.patch, strict=True)
         ]
-        for number in range(len(begun[0]) * len(begun[1]) * len(begun[2])):
-            index = (number // (len(begun[1]) * len(begun[2])), number // len(begun[2]) % len(begun[1]),
-                     number % len(begun[2]))  # fmt: skip
+        tiles = list(product(*(range(len(firsts)) for firsts in begun)))
+        step = counting(len(tiles))
+        for index in tiles:
             first = [begun[a][i] for a, i in enumerate(index)]
             size = [min(p, r.stop - r.start) for p, r in zip(self.patch, read, strict=True)]
             d, h, w = (slice(f, f + s) for f, s in zip(first, size, strict=True))
@@ -128,6 +130,7 @@ class Detector(Stored):
                 low, high = _own(begun[axis], i, size[axis], grid.shape[axis])
                 mine &= (middle[:, axis] >= low) & (middle[:, axis] < high)
             parts.append(Found(boxes[mine], scores[mine], labels[mine]))
+            step()
         boxes, scores, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         through = self.head.ndim == 2 and grid.shape[0] > 1
         kept = suppress(boxes, scores, labels, overlap=self.overlap, most=len(boxes) if through else self.most)
