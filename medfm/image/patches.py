@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["patch_grid", "random_bend", "random_map", "sample_patch", "vary_intensity"]
+__all__ = ["patch_grid", "random_bend", "random_map", "sample_patch", "tint", "vary_intensity"]
 
 Shape = tuple[int, int, int]
 
@@ -116,3 +116,10 @@ def vary_intensity(x: Tensor, generator: torch.Generator, *, strength: float = 1
     value, chosen = draw(0.3)
     z = z + chosen * value.abs() * 0.2 * torch.randn(x.shape, generator=generator)
     return z * std + mean
+
+
+def tint(x: Tensor, generator: torch.Generator, *, strength: float) -> Tensor:
+    """(B, 3, D, H, W) of 0..1 under other lamps and cameras: each channel times a factor of its own, exp(-strength) to
+    exp(strength)."""
+    drawn = torch.rand(len(x), x.shape[1], 1, 1, 1, generator=generator) * 2 - 1
+    return (x * torch.exp(strength * drawn)).clamp(0, 1)

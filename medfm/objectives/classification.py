@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from medfm.data.patients import told_of_colour, told_of_split
 from medfm.grid import GridPrepare
 from medfm.heads.bag import BagHead
 from medfm.image.boxes import sample_boxed
-from medfm.image.patches import random_map, vary_intensity
+from medfm.image.patches import random_map, tint, vary_intensity
 from medfm.metrics import best_temperature, operating_points, sorting_figures
 from medfm.objectives.groups import encoder_slower
 
@@ -34,15 +35,17 @@ class Classification(nn.Module):
         adjust: weight of the logarithm of a class's share that is added to its logit in training, so that the logits
             alone suit classes of equal size (Menon et al., ICLR 2021). smooth: label smoothing.
         degrees, zoom, flips, shift: of the random maps; shift as a share of the patch. vary: strength of the changes of
-            intensity, 0 for none.
+            intensity, 0 for none. tint: of those of colour, see `medfm.image.patches.tint`.
+        mix: pairs of pictures are shown as one, the first to a share drawn from Beta(mix, mix), and both labels
+            count to their shares (mixup; Zhang et al., ICLR 2018); 0 for none.
         sensitivity, specificity: asked for at the two operating points of each class.
     """
 
     def __init__(
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         batch: int = 16, balance: float = 0.5, adjust: float = 1.0, smooth: float = 0.05, degrees: float = 10.0,
-        zoom: float = 0.15, shift: float = 0.08, flips: str = "", vary: float = 1.0, sensitivity: float = 0.95,
-        specificity: float = 0.95, seed: int = 0,
+        zoom: float = 0.15, shift: float = 0.08, flips: str = "", vary: float = 1.0, tint: float = 0.0,
+        mix: float = 0.0, sensitivity: float = 0.95, specificity: float = 0.95, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         train, tune, held, labels = three_sides(data, seed=seed)
@@ -58,6 +61,7 @@ class Classification(nn.Module):
         )  # fmt: skip
         self.patch = (patch[0], patch[1], patch[2])
         self.degrees, self.zoom, self.shift, self.flips, self.vary = degrees, zoom, shift, flips, vary
+        self.tint, self.mix = tint, mix
         self.smooth, self.asked = smooth, (sensitivity, specificity)
         counts = label_counts(self.cases, len(labels))
         often = [round((max(counts) / max(1, n)) ** balance) for n in counts]
@@ -75,8 +79,16 @@ class Classification(nn.Module):
             x = vary_intensity(x, generator, strength=self.vary)
         if self.network.preparation.bounded:
             x = x.clamp(0, 1)
+        if self.tint:
+            x = tint(x, generator, strength=self.tint)
         spacing, target = torch.stack([c.spacing for c in cases]), torch.tensor([c.label for c in cases])
-        return {"x": x, "target": target, "spacing": spacing}
+        batch = {"x": x, "target": target, "spacing": spacing}
+        if self.mix:
+            drawn = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+            share = torch.tensor(drawn.beta(self.mix, self.mix, len(x)), dtype=torch.float32)
+            part = share.view(-1, 1, 1, 1, 1)
+            batch |= {"x": part * x + (1 - part) * x.roll(1, 0), "share": share}  # a batch comes in a random order
+        return batch
 
     def _patch(self, case: LabelCase, generator: torch.Generator) -> Tensor:
         matrix = random_map(self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips)
@@ -89,7 +101,11 @@ class Classification(nn.Module):
         head, prior, target = self.network.head, self.get_buffer("prior"), batch["target"]
         if not isinstance(head, BagHead):
             logits = self.network(batch["x"], batch["spacing"])
-            loss = F.cross_entropy(logits + prior, target, label_smoothing=self.smooth)
+            loss = self._cross_entropy(logits + prior, target)
+            if "share" in batch:
+                other = self._cross_entropy(logits + prior, target.roll(1))
+                loss = batch["share"] * loss + (1 - batch["share"]) * other
+            loss = loss.mean()
         else:
             cells = head.bags(self.network.encoder(batch["x"], batch["spacing"]))
             bags = [head.read(one) for one in cells]
@@ -97,6 +113,10 @@ class Classification(nn.Module):
             own = [head.instance_loss(bag, label) for bag, label in zip(bags, target.tolist(), strict=True)]
             loss = 0.7 * F.cross_entropy(logits + prior, target) + 0.3 * torch.stack(own).mean()  # CLAM's weights
         return {"loss": loss, "right": (logits.argmax(1) == batch["target"]).float().mean()}
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B,): of each picture."""
+        return F.cross_entropy(logits, target, label_smoothing=self.smooth, reduction="none")
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
