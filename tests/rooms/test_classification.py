@@ -19,7 +19,9 @@ from medfm.errors import ConfigError, DataError, UnknownName
 from medfm.evaluate.classify import evaluate_classify
 from medfm.fitting import doubts, field_of, too_wide
 from medfm.heads.classify import ClassifyHead
+from medfm.image.patches import tint
 from medfm.metrics import best_temperature, operating_points, sorting_figures
+from medfm.objectives.classification import Classification
 from medfm.predict import explain
 from medfm.scan import Scan
 from medfm.train.loop import train
@@ -39,7 +41,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"data={{train: '{pictures}', hold: 0.25, tune: 0.25}}", "train.epochs=10", "train.rate=1.0e-2",
         "objective.model={encoder: {name: conv, ndim: 2, inputs: 3, channels: [8, 16, 32], norm: batch}, head: {}}",
         "objective.prepare={channels: 3, intensity: range}", "objective.patch=[1, 48, 48]",
-        "train.average=0.8", "objective.vary=0", "objective.flips=''", "objective.degrees=0",
+        "train.average=0.8", "objective.vary=0", "objective.mix=0", "objective.flips=''", "objective.degrees=0",
     ]  # fmt: skip
     return train(load_recipe("classification/skin", small), output=folder / "run")
 
@@ -53,6 +55,31 @@ def test_it_knows_what_it_learned_on_pictures_it_never_saw(trained: Path, pictur
     assert {"threshold", "sensitivity", "specificity"} == set(points["sensitive"])
     assert points["sensitive"]["threshold"] <= points["specific"]["threshold"] + 1e-6
     assert len((tmp_path / "cases.jsonl").read_text().splitlines()) == 12
+
+
+def test_mixed_pictures_count_for_both_labels_by_their_shares(pictures: Path) -> None:
+    data = {"train": str(pictures), "hold": 0.25, "tune": 0.25}
+    model = {"encoder": {"name": "conv", "ndim": 2, "inputs": 3, "channels": [4, 8]}, "head": {"dropout": 0}}
+    settings = {"model": model, "data": data, "prepare": {"channels": 3, "intensity": "range"}, "patch": [1, 48, 48]}
+    plain, mixed = (Classification(**settings, batch=6, vary=0, mix=mix).eval() for mix in (0.0, 1.0))
+    mixed.load_state_dict(plain.state_dict())
+    one, both = (objective.collate(list(range(6))) for objective in (plain, mixed))
+    share = both["share"].view(-1, 1, 1, 1, 1)
+    assert 0 < share.min() < share.max() < 1
+    torch.testing.assert_close(both["x"], share * one["x"] + (1 - share) * one["x"].roll(1, 0))
+    whole = dict(both, share=torch.ones(6))
+    other = dict(whole, target=both["target"].roll(1))
+    half = dict(both, share=torch.full((6,), 0.5))
+    losses = [mixed(batch)["loss"].item() for batch in (whole, other, half)]
+    assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2) and losses[0] != losses[1]
+
+
+def test_a_tint_changes_colour_and_no_shape() -> None:
+    x = torch.rand(8, 3, 1, 6, 6) * 0.5
+    tinted = tint(x, torch.Generator().manual_seed(0), strength=0.2)
+    factors = tinted / x
+    torch.testing.assert_close(factors.amax((3, 4)), factors.amin((3, 4)))  # one factor for all of a channel
+    assert 0.8 < factors.min() < factors.max() < 1.25 and factors[:, 0].std() > 0.03
 
 
 def test_a_mirrored_scan_gets_the_same_answer_where_mirror_images_are_alike(trained: Path) -> None:
