@@ -26,8 +26,9 @@ def doubts(kind: str, settings: Mapping[str, Any], scan: Scan) -> list[str]:
     modalities = about.get("modalities")
     if modalities and scan.modality not in (*modalities, "UNKNOWN"):
         found.append(f"trained on {' and '.join(modalities)}; this is {scan.modality}")
-    depth = scan.data.shape[1]
-    if kind == "classify" and settings.get("prepare", {}).get("size") and depth > 1:
+    prepare = settings.get("prepare", {})
+    depth = (scan.slices()[0] if prepare.get("displayed") else scan.data).shape[1]
+    if kind == "classify" and prepare.get("size") and depth > 1:
         found.append(f"trained on single pictures; this is a volume of {depth} slices")
     return found
 

@@ -143,13 +143,15 @@ def _judged(models: Sequence[Classifier], scans: Sequence[LabelledScan]) -> Iter
 
 
 def _covered(scan: Scan) -> Scan:
-    """The middle half of height and width, a quarter of each slice, in the mean value of what is around it."""
-    data = scan.data.copy()
-    (h, w), inside = data.shape[2:], np.zeros(data.shape[2:], bool)
+    """The middle half of height and width, a quarter of each slice as it is displayed, in the mean value of what is
+    around it."""
+    covered = replace(scan, data=scan.data.copy())
+    shown = covered.slices()[0]
+    (h, w), inside = shown.shape[2:], np.zeros(shown.shape[2:], bool)
     inside[h // 4 : h - h // 4, w // 4 : w - w // 4] = True
-    for channel in data:
+    for channel in shown:
         channel[:, inside] = channel[:, ~inside].mean()
-    return replace(scan, data=data)
+    return covered
 
 
 def _thumbnail(scan: Scan, size: int = 8) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,9 @@ def explain(model: Classifier, scan: Scan, label: str) -> NDArray[np.float32]:
     if label not in model.labels:
         raise ConfigError(f"{model.name!r} knows no label {label!r}; it knows {', '.join(model.labels)}")
     heat = model.heat(model.preparation(scan), label)[None, None]
-    size = (scan.data.shape[1], scan.data.shape[2], scan.data.shape[3])
-    fine: NDArray[np.float32] = F.interpolate(heat, size, mode="trilinear", align_corners=False)[0, 0].numpy()
+    whole = replace(scan, data=np.zeros((1, *scan.data.shape[1:]), np.float32))
+    view = model.preparation.seen(whole)[0][0]
+    size = (view.shape[0], view.shape[1], view.shape[2])
+    view[:] = F.interpolate(heat, size, mode="trilinear", align_corners=False)[0, 0].numpy()
+    fine: NDArray[np.float32] = whole.data[0]
     return fine

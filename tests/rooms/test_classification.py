@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,36 @@ def test_a_picture_much_longer_than_wide_is_read_and_explained() -> None:
     scan = Scan.from_array(np.random.default_rng(0).integers(0, 255, (256, 64), dtype=np.uint8))
     assert sum(medfm.classify(model, scan).probabilities.values()) == pytest.approx(1)
     assert model.heat(model.preparation(scan), "a").shape == (1, 64, 16)
+
+
+@pytest.mark.parametrize(("right", "down"), [("L", "P"), ("L", "I"), ("P", "I")], ids=["axial", "coronal", "sagittal"])
+def test_a_patients_slice_is_read_and_explained_as_the_picture_of_it(right: str, down: str) -> None:
+    """Lying in the patient, a slice was read turned by 180 degrees, or as one slice for each of its rows."""
+    torch.manual_seed(0)
+    model = Classifier(
+        encoder={"name": "conv", "ndim": 2, "inputs": 1, "channels": [4, 8]}, head={"levels": [1]}, labels=["a", "b"],
+        prepare={"size": 40, "intensity": "range", "displayed": True},
+    ).eval()  # fmt: skip
+    away = {"L": (-1.0, 0.0, 0.0), "P": (0.0, -1.0, 0.0), "I": (0.0, 0.0, -1.0)}
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = away[right], away[down]
+    affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 40), dtype=np.uint8)
+    pixels[:8, :10] = 0  # not alike when turned
+    picture, scan = Scan.from_array(pixels), Scan.from_array(pixels[None], affine=affine)
+    assert scan.frame == "patient"
+    wanted = medfm.classify(model, picture).probabilities
+    assert medfm.classify(model, scan).probabilities == pytest.approx(wanted, abs=1e-5)
+    heat = explain(model, scan, "a")
+    assert heat.shape == scan.data.shape[1:] and heat.max() > 0
+    shown = replace(scan, data=heat[None]).slices()[0][0]
+    np.testing.assert_allclose(shown, explain(model, picture, "a"), atol=1e-5)
+    assert doubts("classify", model.settings, scan) == []
+
+
+@pytest.mark.parametrize("recipe", ["clam", "pneumonia", "retina", "skin"])
+def test_classifiers_of_pictures_read_slices_as_they_are_displayed(recipe: str) -> None:
+    assert load_recipe(f"classification/{recipe}", [])["objective"]["prepare"]["displayed"]
 
 
 def test_temperature_and_points_do_what_they_promise() -> None:
