@@ -13,12 +13,12 @@ from medfm.errors import ConfigError
 from medfm.image.intensity import CT_WINDOWS, Windows, robust_range, windowed
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
     from torch import Tensor
 
     from medfm.scan import Scan
 
-__all__ = ["Grid", "GridPrepare", "mirrors", "onto_scan", "placed", "resample", "resample_labels"]
+__all__ = ["Grid", "GridPrepare", "blank", "mirrors", "onto_scan", "placed", "resample", "resample_labels"]
 
 Three = tuple[float, float, float]
 
@@ -160,11 +160,15 @@ class Grid:
 
 def onto_scan(labels: NDArray[np.uint8], scan: Scan, prepare: GridPrepare) -> NDArray[np.uint8]:
     """A label map of the grid that `prepare` made of `scan`, on the scan's own voxels: (D, H, W)."""
-    whole = replace(scan, data=np.zeros((1, *scan.data.shape[1:]), np.uint8))
-    view = prepare.seen(whole)[0][0]
+    done, view = blank(scan, prepare, np.uint8)
     view[:] = resample_labels(labels, (view.shape[0], view.shape[1], view.shape[2]))
-    done: NDArray[np.uint8] = whole.data[0]
     return done
+
+
+def blank(scan: Scan, prepare: GridPrepare, kind: DTypeLike) -> tuple[NDArray, NDArray]:
+    """Zeros on the scan's own voxels, (D, H, W), and a view of them in the order in which the model reads the scan."""
+    whole = replace(scan, data=np.zeros((1, *scan.data.shape[1:]), kind))
+    return whole.data[0], prepare.seen(whole)[0][0]
 
 
 def placed(scan: Scan, grid: Grid) -> Scan:

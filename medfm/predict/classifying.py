@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medfm.errors import ConfigError
+from medfm.grid import blank
 from medfm.predict.called import verb
 from medfm.scan import Scan, Scores
 
@@ -48,9 +48,7 @@ def explain(model: Classifier, scan: Scan, label: str) -> NDArray[np.float32]:
     if label not in model.labels:
         raise ConfigError(f"{model.name!r} knows no label {label!r}; it knows {', '.join(model.labels)}")
     heat = model.heat(model.preparation(scan), label)[None, None]
-    whole = replace(scan, data=np.zeros((1, *scan.data.shape[1:]), np.float32))
-    view = model.preparation.seen(whole)[0][0]
+    fine, view = blank(scan, model.preparation, np.float32)
     size = (view.shape[0], view.shape[1], view.shape[2])
     view[:] = F.interpolate(heat, size, mode="trilinear", align_corners=False)[0, 0].numpy()
-    fine: NDArray[np.float32] = whole.data[0]
     return fine
