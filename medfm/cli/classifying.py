@@ -29,6 +29,7 @@ def classify(
 ) -> None:
     """Say how probable each label of a classifier is, and what holds at its two operating points."""
     import json
+    from dataclasses import replace
 
     import medfm
     from medfm.cli import show
@@ -50,7 +51,7 @@ def classify(
             called = "present" if specific.get(name) else "cannot be ruled out" if sensitive.get(name) else ""
             typer.echo(f"{name}\t{100 * p:.1f} %\t{called}".rstrip())
     if heat is not None:
-        medfm.Scan.from_array(explain(models[0], scan, scores.best)[None], affine=scan.affine).write(heat)
+        replace(scan, data=explain(models[0], scan, scores.best)[None]).write(heat)
         show.note(f"written: {heat}, where {scores.best!r} was seen")
     show.disclaimer()
 

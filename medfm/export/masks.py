@@ -27,7 +27,7 @@ def mask_nifti(mask: Mask, path: Path, *, watermark: str = "") -> None:
     """Write the labels (.nii or .nii.gz) and, beside them, a .json with their names, millilitres and the watermark."""
     import json
 
-    write_nifti(path, mask.array[None], mask.affine)
+    write_nifti(path, mask.array[None], mask.affine, axes=mask.axes)
     about = {"watermark": watermark, "labels": mask.to_dict()["labels"]}
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     path.with_name(f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")

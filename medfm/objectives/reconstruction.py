@@ -35,6 +35,7 @@ class Reconstruction(nn.Module):
             the stages before it. gradient: of the absolute error of the gradients (TSMLSRNet's second stage).
         even: the squared error of the last stage, and the perceptual one, are taken as shares of the direct picture's
             own, for else a slice with three times the noise counts nine times.
+        doses: CT is measured with up to so many times more or fewer photons than `physics` says, anew in each step.
         perceptual: {"weight"}: of `Perceptual`. adversarial: arguments of `Adversary`: WGAN-VGG.
         checked: held-out slices looked at after a pass.
     """
@@ -42,8 +43,8 @@ class Reconstruction(nn.Module):
     def __init__(
         self, *, model: dict[str, Any], physics: dict[str, Any], data: dict[str, Any], depth: int = 1, batch: int = 4,
         crops: int = 0, patch: int = 64, mse: float = 1.0, l1: float = 0.0, deep: float = 0.0, gradient: float = 0.0,
-        even: bool = False, perceptual: dict[str, Any] | None = None, adversarial: dict[str, Any] | None = None,
-        checked: int = 16, seed: int = 0,
+        even: bool = False, doses: float = 1.0, perceptual: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None, checked: int = 16, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = Reconstructor(head=model["head"], encoder=model.get("encoder"), physics=physics)
@@ -53,6 +54,9 @@ class Reconstruction(nn.Module):
         if crops and self.network.complex and not _by_rows(self.network.acquisition):
             raise ConfigError("crops: found MR sampled otherwise than by whole rows, or coil maps; expected crops: 0")
         self.mse, self.l1, self.deep, self.gradient, self.even = mse, l1, deep, gradient, even
+        if doses < 1 or (doses > 1 and not self.network.hounsfield):
+            raise ConfigError(f"doses: found {doses:g}; expected a number of 1 or more, and more than 1 for CT alone")
+        self.doses = doses
         self.perceptual = Perceptual(ct=self.network.hounsfield) if perceptual else None
         self.likeness = (perceptual or {}).get("weight", 0.1)
         side = min(patch, self.cases[0].image.shape[-1]) if crops else self.cases[0].image.shape[-1]
@@ -78,7 +82,10 @@ class Reconstruction(nn.Module):
             after = self.network.hounsfield and not self.network.data  # a mirrored body needs no rays of its own
             whole, mirror = batch["image"].cpu(), batch["mirror"].cpu()
             image = whole if after else _mirrored(whole, mirror)
-            m = measure(self.network, image, generator, pixel=float(batch["pixel"][0]))
+            varied: dict[str, float] = {}
+            if self.doses > 1:
+                varied["dose"] = self.doses ** (2 * float(torch.rand((), generator=generator)) - 1)
+            m = measure(self.network, image, generator, pixel=float(batch["pixel"][0]), **varied)
             start, truth = m.operator.start(m.y), m.x
             if after:
                 start, truth = (_mirrored(part, mirror) for part in (start, truth))
@@ -167,9 +174,11 @@ class Reconstruction(nn.Module):
         self.network.save(folder)
 
 
-def measure(network: Reconstructor, image: Tensor, generator: torch.Generator, *, pixel: float) -> Measured:
-    """What the network's acquisition measures of image (B, 1, D, H, W)."""
-    measured: Measured = network.acquisition(image, generator, pixel=pixel)
+def measure(
+    network: Reconstructor, image: Tensor, generator: torch.Generator, *, pixel: float, **varied: float
+) -> Measured:
+    """What the network's acquisition measures of image (B, 1, D, H, W); varied: as for `CTAcquisition`."""
+    measured: Measured = network.acquisition(image, generator, pixel=pixel, **varied)
     return measured
 
 

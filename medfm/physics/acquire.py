@@ -111,15 +111,15 @@ class CTAcquisition:
         self.fan: Fan | None = None if fan is None else (fan[0], fan[1])
         self._known: dict[tuple[float, bytes], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, image: Tensor, generator: torch.Generator, *, pixel: float = 1.0) -> Measured:
-        """image: (B, 1, D, H, W) HU; pixel: mm along H and W."""
+    def __call__(self, image: Tensor, generator: torch.Generator, *, pixel: float = 1.0, dose: float = 1.0) -> Measured:
+        """image: (B, 1, D, H, W) HU; pixel: mm along H and W; dose: of so many times the photons."""
         x = from_hu(image)
         operator = Projection((x.shape[3], x.shape[4]), pixel=pixel, views=self.views, fan=self.fan, window=self.window)
         known = [self._noiseless(operator, one) for one in x.split(1)]
         lines, truth = (torch.cat(parts) for parts in zip(*known, strict=True))
         if self.rings:
             lines = ringed(lines, deviation=self.rings, generator=generator)
-        y = measured(lines, photons=self.photons, electronic=self.electronic, generator=generator)
+        y = measured(lines, photons=self.photons * dose, electronic=self.electronic, generator=generator)
         return Measured(truth, y, operator)
 
     def _noiseless(self, operator: Projection, x: Tensor) -> tuple[Tensor, Tensor]:

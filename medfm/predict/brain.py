@@ -103,7 +103,7 @@ def _only(mask: Mask, names: tuple[str, ...]) -> Mask:
     labels = {value: label for value, label in mask.labels.items() if label in wanted}
     kept = np.zeros(256, np.uint8)
     kept[list(labels)] = list(labels)
-    return Mask(kept[mask.array], mask.affine, labels)
+    return Mask(kept[mask.array], mask.affine, labels, mask.axes)
 
 
 def _ml(size: float) -> str:

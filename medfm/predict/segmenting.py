@@ -36,7 +36,7 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     far = far if len(far) < len(model.labels) else []  # else the scan is taken for another part than the model is of
     labels[np.isin(labels, far)] = 0
     known = {value: name for value, name in enumerate(model.labels, 1) if value not in far}
-    return Mask(onto_scan(labels, scan, model.preparation), scan.affine, known)
+    return Mask(onto_scan(labels, scan, model.preparation), scan.affine, known, scan.axes)
 
 
 def fitting(scan: Scan) -> str | None:

@@ -88,7 +88,7 @@ class Alignment:
                 whole = np.issubdtype(target.dtype, np.integer)
                 target[rows] = (np.round(values) if whole else values).reshape(target[rows].shape)
         return replace(
-            moving, data=result, affine=like.affine, frame=like.frame, plane=like.plane,
+            moving, data=result, affine=like.affine, frame=like.frame, plane=like.plane, axes=like.axes,
             spacing_known=like.spacing_known, notes=[*moving.notes, "Resampled onto another scan's grid."],
         )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Alignment:
         result = np.zeros(like.data.shape[1:], dtype=np.uint8)
         for rows, index in self._indices(mask.affine, like):
             result[rows] = map_coordinates(mask.array, index, order=0, mode="grid-constant").reshape(result[rows].shape)
-        return Mask(result, like.affine, mask.labels)
+        return Mask(result, like.affine, mask.labels, like.axes)
 
     def displacement(self, like: Scan) -> NDArray[np.float32]:
         """(3, D, H, W): from each voxel of `like` to its place in the moving scan, by matrix and field; RAS mm."""

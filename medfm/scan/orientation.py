@@ -9,6 +9,7 @@ from medfm.errors import ScanError
 
 __all__ = [
     "PLANES",
+    "axes_of",
     "best_plane",
     "canonical",
     "check_affine",
@@ -69,6 +70,11 @@ def _axis_map(affine: NDArray[np.float64]) -> list[tuple[int, int]]:
         found[axis] = (target, -1 if column[target] < 0 else 1)
         rotation[target, :] = 0
     return found
+
+
+def axes_of(affine: NDArray[np.float64]) -> str:
+    """Where the array axes W, H, D grow to, as nibabel's aff2axcodes says it: "LPS" for what DICOM slices make."""
+    return "".join(("RAS" if sign > 0 else "LPI")[target] for target, sign in _axis_map(affine))
 
 
 def canonical(data: NDArray, affine: NDArray[np.float64]) -> tuple[NDArray, NDArray[np.float64]]:

@@ -54,12 +54,14 @@ class Mask:
     """A label map on a scan's grid.
 
     `array` is (D, H, W) uint8, 0 = background; `affine` is the scan's 4x4 affine (index (w, h, d) to RAS mm); `labels`
-    names the values. Raises ShapeError when the array is not three-dimensional uint8 or the affine not 4x4.
+    names the values; `axes` are the scan's, for the order of voxels in files. Raises ShapeError when the array is not
+    three-dimensional uint8 or the affine not 4x4.
     """
 
     array: NDArray[np.uint8]
     affine: NDArray[np.float64]
     labels: Mapping[int, str] = field(default_factory=dict)
+    axes: str = "RAS"
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or self.array.dtype != np.uint8:
@@ -80,10 +82,13 @@ class Mask:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write the label map with its affine as NIfTI (.nii or .nii.gz). Raises ScanError for another ending."""
+        """Write the label map as NIfTI (.nii or .nii.gz), voxel for voxel as the scan's file has them.
+
+        Raises ScanError for another ending.
+        """
         from medfm.scan.volumes import write_nifti
 
-        write_nifti(Path(path), self.array[None], self.affine)
+        write_nifti(Path(path), self.array[None], self.affine, axes=self.axes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types: size, place, and for each label its name, voxel count and millilitres."""

@@ -31,6 +31,7 @@ class Scan:
     modality: a DICOM modality code, "PHOTO" or "UNKNOWN". units: "HU", "RGB" or "a.u.".
     estimated: names of the attributes that were estimated from the pixels or free text, not read from a header.
     notes: warnings in plain language, without patient identity. source: the kind of file, never its name.
+    axes: where the axes W, H, D of the file or array grew to, "LPS" as an example; what is written lies so again.
     """
 
     data: NDArray
@@ -44,6 +45,7 @@ class Scan:
     estimated: frozenset[str]
     notes: list[str]
     source: str
+    axes: str = "RAS"
     _identity: Identity = field(default_factory=Identity)
 
     @classmethod
@@ -99,7 +101,9 @@ class Scan:
             _give_spacing(raw, request)
         orientation.check_affine(raw.affine, request.shown)
         data, affine = raw.data, np.asarray(raw.affine, dtype=np.float64)
+        axes = "RAS"
         if raw.frame == "patient":
+            axes = orientation.axes_of(affine)
             data, affine = orientation.canonical(data, affine)
         data = finite(np.require(lean(data), requirements=("C", "W")), raw.notes, request.shown)
         estimate.complete(raw, data, affine)
@@ -115,6 +119,7 @@ class Scan:
             estimated=frozenset(raw.estimated),
             notes=raw.notes,
             source=raw.source,
+            axes=axes,
             _identity=raw.identity,
         )
 
@@ -166,10 +171,13 @@ class Scan:
         return str(self._identity.get("SeriesInstanceUID", ""))
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write pixels and affine as NIfTI (.nii or .nii.gz), without patient identity. Raises ScanError."""
+        """Write pixels and affine as NIfTI (.nii, .nii.gz), in the voxel order of the file, without patient identity.
+
+        Raises ScanError.
+        """
         from medfm.scan.volumes import write_nifti
 
-        write_nifti(Path(path), self.data, self.affine)
+        write_nifti(Path(path), self.data, self.affine, axes=self.axes)
 
     def __repr__(self) -> str:
         size = " x ".join(str(side) for side in self.data.shape)

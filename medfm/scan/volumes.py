@@ -101,8 +101,12 @@ def _channels(rgb: NDArray) -> NDArray:
     return colour_or_grey(volume.reshape(d * h, w, 3)).reshape(-1, d, h, w)
 
 
-def write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64]) -> None:
-    """Write (C, D, H, W) data with its affine, into a folder that is made if need be; no more goes into the header."""
+def write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64], *, axes: str = "RAS") -> None:
+    """Write (C, D, H, W) data with its affine, into a folder that is made if need be; no more goes into the header.
+
+    axes: where the file's axes shall grow to (see `orientation.axes_of`). Voxels are flipped and transposed for it, so
+    that they lie as in the file they come from: programs that compare arrays without affines find them in place.
+    """
     import nibabel
 
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -114,8 +118,13 @@ def write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64]) -> None:
     else:
         volume = data[0].transpose(2, 1, 0)
     image = nibabel.Nifti1Image(volume, affine)
+    if axes != "RAS":
+        turn = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(tuple(axes))
+        )
+        image = image.as_reoriented(turn)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
+    image.set_sform(image.affine, code=1)
     image.set_qform(None, code=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(image, path)

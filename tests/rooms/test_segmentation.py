@@ -127,6 +127,8 @@ def test_a_mask_lies_on_the_scans_own_grid(trained: Path, balls: Path) -> None:
     nibabel.save(flipped, balls / "turned.nii.gz")
     again = medfm.segment(model, Scan.read(balls / "turned.nii.gz"))
     assert (again.array == mask.array).mean() > 0.999
+    again.write(balls / "mask.nii.gz")  # voxel for voxel as the scan's file
+    np.testing.assert_allclose(nibabel.load(balls / "mask.nii.gz").affine, flipped.affine)
 
 
 def test_a_model_saved_and_loaded_says_the_same(trained: Path, balls: Path, tmp_path: Path) -> None:
