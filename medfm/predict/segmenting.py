@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medfm.grid import onto_scan
-from medfm.language.vocabulary import may_show, region_in, term_of
+from medfm.language.vocabulary import may_show, region_in, region_of, term_of
 from medfm.predict.called import verb
 from medfm.prepare import KINDS
 from medfm.scan import Mask, Scan
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["asymmetry", "cut_off", "fitting", "segment", "volumes"]
 
+_PART = 500.0  # mm from foot to head that no single part of the body has
+_HEAD = 300.0  # mm that no head and no picture of one is wider than
 _FIELD = 150.0  # mm that slices of a trunk or a head measure at least; what is smaller is cut out of one
 
 
@@ -26,12 +30,15 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
 
     The scan is read tile by tile where it is larger than the model's patch. flip: look at mirrored tiles as well, where
     the model was trained on them; better by little, slower by the number of mirrors. Of a model of the whole body,
-    what cannot lie in the part that the scan shows (`scan.body_part`) is left out: a brain tumour in an abdomen.
+    what cannot lie in the part that the scan shows is left out: a brain tumour in an abdomen. The part is
+    `scan.body_part`, or that of most of what was outlined; of scans longer than any part, nothing is left out.
 
     Raises ScanError: the scan holds too little of what the model fits an atlas to.
     """
     labels = model.label(model.preparation(scan), flip=flip)
-    region = region_in(scan.body_part or "")
+    region = region_in(scan.body_part or "") or _most(labels, model.labels)
+    if scan.frame == "patient" and scan.extent[0] > _PART:
+        region = ""
     far = [value for value, name in enumerate(model.labels, 1) if not may_show(region, term_of(name)[1])]
     far = far if len(far) < len(model.labels) else []  # else the scan is taken for another part than the model is of
     labels[np.isin(labels, far)] = 0
@@ -39,13 +46,24 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     return Mask(onto_scan(labels, scan, model.preparation), scan.affine, known, scan.axes)
 
 
+def _most(labels: NDArray[np.uint8], names: Sequence[str]) -> str:
+    """The region that more than half of all that is outlined belongs to; "" if there is none."""
+    counts = np.bincount(labels.ravel(), minlength=len(names) + 1)[1:]
+    shares: dict[str, int] = {}
+    for name, count in zip(names, counts.tolist(), strict=True):
+        shares[region_of(term_of(name)[1])] = shares.get(region_of(term_of(name)[1]), 0) + count
+    region = max(shares, key=lambda r: shares[r])
+    return region if 2 * shares[region] > sum(shares.values()) else ""
+
+
 def fitting(scan: Scan) -> str | None:
     """The shipped model that outlines scans like this one as a whole; None for kinds that none was made for.
 
-    "brain" for volumes in MR of a head, or of an unknown part; "organ-outlines" for other CT and MR.
+    "brain" for volumes in MR of a head, or of an unknown part no wider than one; "organ-outlines" for other CT and MR.
     """
     kind, region, deep = KINDS.get(scan.modality), region_in(scan.body_part or ""), scan.data.shape[1] > 1
-    if kind in ("MRI", None) and scan.modality != "PHOTO" and deep and region in ("Head", ""):
+    head = region == "Head" or (not region and max(scan.extent[1:]) <= _HEAD)
+    if kind in ("MRI", None) and scan.modality != "PHOTO" and deep and head:
         return "brain"
     seen = region or (scan.spacing_known and min(scan.extent[1:]) >= _FIELD)
     return "organ-outlines" if kind in ("CT", "MRI") and seen else None

@@ -33,11 +33,23 @@ def test_what_the_part_of_the_body_cannot_hold_is_left_out(labels: list[str], pa
     assert set(np.unique(mask.array).tolist()) - {0} == kept
 
 
+@pytest.mark.parametrize(("mm", "kept"), [(5.0, {1}), (150.0, {1, 2})])
+def test_where_the_part_is_not_known_most_of_what_is_outlined_tells_it(mm: float, kept: set[int]) -> None:
+    """An abdomen of unknown part had a larynx; of a whole body nothing is left out."""
+    scan = Scan.from_array(np.ones((4, 6, 8), np.float32), affine=np.diag([3, 3, mm, 1]), modality="MR")
+    found = np.repeat(np.uint8([1, 1, 1, 2]), 48).reshape(4, 6, 8)
+    model: Any = SimpleNamespace(
+        labels=["Liver", "Larynx"], preparation=GridPrepare(), label=lambda grid, *, flip: found.copy(), name="",
+        eval=lambda: None,
+    )  # fmt: skip
+    assert set(medfm.segment(model, scan).labels) == kept
+
+
 @pytest.mark.parametrize(
     ("modality", "part", "slices", "pixels", "model"),
     [
         ("MR", "head", 60, 80, "brain"), ("MR", None, 60, 80, "brain"), ("MR", "head", 1, 80, "organ-outlines"),
-        ("MR", "abdomen", 60, 80, "organ-outlines"), ("CT", None, 1, 80, "organ-outlines"), ("CT", None, 1, 30, None),
+        ("MR", "abdomen", 60, 80, "organ-outlines"), ("MR", None, 60, 140, "organ-outlines"), ("CT", None, 1, 80, "organ-outlines"), ("CT", None, 1, 30, None),
         ("US", None, 1, 80, None), ("PHOTO", None, 1, 80, None),
     ],
 )  # fmt: skip
