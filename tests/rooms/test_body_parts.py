@@ -49,7 +49,8 @@ def test_where_the_part_is_not_known_most_of_what_is_outlined_tells_it(mm: float
     ("modality", "part", "slices", "pixels", "model"),
     [
         ("MR", "head", 60, 80, "brain"), ("MR", None, 60, 80, "brain"), ("MR", "head", 1, 80, "organ-outlines"),
-        ("MR", "abdomen", 60, 80, "organ-outlines"), ("MR", None, 60, 140, "organ-outlines"), ("CT", None, 1, 80, "organ-outlines"), ("CT", None, 1, 30, None),
+        ("MR", "abdomen", 60, 80, "organ-outlines"), ("MR", None, 60, 140, "organ-outlines"),
+        ("CT", None, 1, 80, "organ-outlines"), ("CT", None, 1, 30, None),
         ("US", None, 1, 80, None), ("PHOTO", None, 1, 80, None),
     ],
 )  # fmt: skip
