@@ -79,6 +79,29 @@ def test_slices_of_any_dose_count_alike_where_that_is_asked_for(tmp_path: Path) 
     assert losses[1e3, True] == losses[1e5, True] == pytest.approx(1)
 
 
+def test_each_step_has_another_dose_where_that_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("deepinv")
+    data = {"train": [str(body(tmp_path))], "size": 32, "every": 8}
+    model = {k: PLAIN[k] for k in ("encoder", "head")}
+    noise: dict[float, list[float]] = {}
+    for doses in (1.0, 16.0):
+        node = {"name": "reconstruction", "doses": doses, "physics": PLAIN["physics"], "model": model}
+        objective = build("objectives", node, data=data, seed=0).eval()
+        for parameter in objective.network.head.refiner.out.parameters():
+            torch.nn.init.zeros_(parameter)
+        batch = objective.collate([0, 1])
+        draws = [objective({**batch, "draw": torch.tensor(draw)})["mse"] for draw in range(8)]
+        noise[doses] = [float(mse) for mse in draws]
+    assert max(noise[1.0]) < 2 * min(noise[1.0]) and max(noise[16.0]) > 4 * min(noise[16.0])
+    mri = {k: CASCADE[k] for k in ("encoder", "head")}
+    with pytest.raises(ConfigError, match="doses: found 2"):
+        build(
+            "objectives",
+            {"name": "reconstruction", "doses": 2, "physics": CASCADE["physics"], "model": mri},
+            data=data, seed=0,
+        )  # fmt: skip
+
+
 def test_only_the_noise_of_a_ct_slice_is_new_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("deepinv")
     from medfm.physics.ct import Projection
