@@ -109,28 +109,30 @@ class Segmenter(Stored):
         """(1 + K, D, H, W), of the whole of `grid` at once: for scans about as large as those of training."""
         return self._probabilities(grid, (slice(None),) * 3, False)
 
-    def too_small(self, sides: Sequence[float]) -> bool:
-        """Whether a scan of these sides in mm holds too little of what an atlas is of: under half of it on any axis."""
+    def misfit(self, sides: Sequence[float]) -> bool:
+        """Whether a scan of these sides in mm holds too little of what an atlas is of, under half of it on any axis, or
+        is so large, over three times of it, that it is no scan of that: its voxels at the atlas' mm fill no memory."""
         about = self.settings.get("atlas")
-        return about is not None and any(
-            s < n * about["spacing"] / 2 for s, n in zip(sides, about["shape"], strict=True)
+        return about is not None and not all(
+            n / 2 <= s / about["spacing"] <= 3 * n for s, n in zip(sides, about["shape"], strict=True)
         )
 
     @torch.no_grad()
     def fitted(self, grid: Grid, *, thin: int = 1) -> tuple[Atlas, Fit]:
         """The model's atlas and how it was fitted to a scan (thin: see `Atlas.fit`).
 
-        Raises ScanError: the scan holds less than half of it.
+        Raises ScanError: the scan holds less than half of it, or three times as much.
         """
         about = self.settings["atlas"]
         sides = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
-        if self.too_small(sides):
+        if self.misfit(sides):
             have, whole = (
                 " x ".join(f"{s:.0f}" for s in mm) for mm in (sides, [n * about["spacing"] for n in about["shape"]])
             )
             raise ScanError(
-                f"{self.name or 'the model'} fits an atlas of {whole} mm and needs half of it on every axis at least; "
-                f"this scan is {have} mm. `medfm models` lists other models for --task; --box outlines what you mark"
+                f"{self.name or 'the model'} fits an atlas of {whole} mm and needs half to three times of it on every "
+                f"axis; this scan is {have} mm. `medfm models` lists other models for --task; --box outlines what you "
+                "mark"
             )
         x, steps = grid.averaged(about["sees"])
         if self.places:

@@ -226,7 +226,7 @@ def _fitting(structure: str, scan: Scan, *, least: bool = False) -> Segmenter | 
     from medfm.fitting import field_of, wider
 
     models = segmenters_for(structure, scan) if structure else []
-    models = [one for one in models if not one.too_small(scan.extent)]
+    models = [one for one in models if not one.misfit(scan.extent)]
     fields = [(one, field_of(one.patch, one.preparation.to_dict(), scan)) for one in models]
     able = [(one, field) for one, field in fields if not wider(scan.extent, field)]
     volume = scan.data.shape[1] > 1  # of which a model that reads slice by slice knows less

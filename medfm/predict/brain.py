@@ -36,9 +36,9 @@ _outlines: WeakKeyDictionary[Scan, Mask] = WeakKeyDictionary()  # for as long as
 
 
 def is_brain_volume(scan: Scan, region: str) -> bool:
-    """MR in mm of a `region` "Head", and large enough for the model's atlas."""
+    """MR in mm of a `region` "Head", and of a size that the model's atlas can be in."""
     mr = KINDS.get(scan.modality) == "MRI" and scan.frame == "patient" and scan.spacing_known
-    return mr and region == "Head" and scan.data.shape[1] > 1 and not _model().too_small(scan.extent)
+    return mr and region == "Head" and scan.data.shape[1] > 1 and not _model().misfit(scan.extent)
 
 
 def outlined(scan: Scan) -> Mask:

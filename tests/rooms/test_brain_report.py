@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from medfm import assets
+from medfm.errors import ScanError
 from medfm.predict import brain, reporting
 from medfm.predict.evidence import Candidate, Look
 from medfm.predict.reporting import compose
+from medfm.predict.segmenting import segment
 from medfm.scan import Finding, Mask, Measurement, Scan
 from medfm.segmenter import load_segmenter
 
@@ -67,6 +69,12 @@ def test_only_mr_of_a_whole_head_is_one() -> None:
     crop = Scan.from_array(head.data[:, :20], affine=head.affine, modality="MR")
     assert not brain.is_brain_volume(crop, "Head")
     assert not brain.is_brain_volume(Scan.from_array(head.data[0, 40]), "Head")
+
+
+def test_a_scan_far_larger_than_a_head_is_refused_before_it_fills_the_memory() -> None:
+    scan = Scan.from_array(np.ones((30, 30, 30), np.int16), affine=np.diag([50, 50, 50, 1]), modality="MR")
+    with pytest.raises(ScanError, match="this scan is 1500 x 1500 x 1500 mm"):
+        segment(load_segmenter("brain"), scan)
 
 
 def test_a_scan_takes_its_outlines_with_it(labels: list[str]) -> None:

@@ -34,7 +34,7 @@ class Rule:
 
     name, labels, patch, preparation = "rule", ["left ball", "right ball"], (20, 40, 48), GridPrepare()
 
-    def too_small(self, sides: Any) -> bool:
+    def misfit(self, sides: Any) -> bool:
         return False
 
     def label(self, grid: Any, *, flip: bool = False) -> np.ndarray:
