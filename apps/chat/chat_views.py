@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def _volume(scan: medfm.Scan, path: Path) -> dict[str, Any]:
         step *= 2
         affine = scan.affine @ np.diag([step, step, step, 1.0])
         shown = medfm.Scan.from_array(scan.data[:, ::step, ::step, ::step], affine=affine, modality=scan.modality)
-    shown.write(path)
+    replace(shown, axes="RAS").write(path)  # as the page counts slices, and as its overlays lie
     low, high = grey_range(scan)
     _, depth, height, width = scan.data.shape
     middle = scan.affine[:3] @ (width // 2, height // 2, depth // 2, 1)

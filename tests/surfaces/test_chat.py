@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
+import nibabel
 import numpy as np
 import pytest
 
@@ -38,10 +39,10 @@ class Tab:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """A CT of 20 slices as NIfTI."""
+    """A CT of 20 slices as NIfTI, stored as most are: to the left and to the back."""
     rng = np.random.default_rng(0)
     data = rng.integers(-900, 400, (20, 40, 48)).astype(np.int16)
-    scan = medfm.Scan.from_array(data, affine=np.diag([2.0, 2.0, 5.0, 1.0]), modality="CT", units="HU")
+    scan = medfm.Scan.from_array(data, affine=np.diag([-2.0, -2.0, 5.0, 1.0]), modality="CT", units="HU")
     scan.write(tmp_path / "ct.nii.gz")
     return tmp_path / "ct.nii.gz"
 
@@ -107,6 +108,8 @@ def test_the_viewer_gets_a_file_only_with_token_and_cookie(chat: Any, volume: Pa
         assert answer.status_code == 200
         assert answer.headers["cache-control"] == "no-store"
         assert len(answer.content) > 20 * 40 * 48 * 2
+        shown = nibabel.Nifti1Image.from_bytes(answer.content)
+        assert nibabel.aff2axcodes(shown.affine) == ("R", "A", "S"), "as the page counts slices"
         assert httpx.get(url).status_code == 404, "another browser"
         assert httpx.get(url, cookies={"medfm-browser": "made up"}).status_code == 404
         for name in ("..%2Fupload%2F0%2Fct.nii.gz", "../../x", "current-0.exe"):
