@@ -88,7 +88,7 @@ class Prepare:
         edges = np.linspace(0, array.shape[1], depth + 1)
         for index in range(depth):  # slab by slab, so memory grows with the slab and not with the volume
             first, last = int(np.floor(edges[index])), int(np.ceil(edges[index + 1]))
-            slab = torch.from_numpy(np.ascontiguousarray(array[:, first:last], dtype=np.float32)).transpose(0, 1)
+            slab = torch.from_numpy(np.array(array[:, first:last], dtype=np.float32, order="C")).transpose(0, 1)
             slab = self._channels(slab, scan, low, high, channels)
             slab = F.interpolate(slab, (height, width), mode="bilinear", antialias=scale < 1, align_corners=False)
             weight = torch.ones(last - first)  # a source slice on the border of two slabs is shared between them

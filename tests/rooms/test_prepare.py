@@ -70,6 +70,11 @@ def test_unknown_spacing_takes_the_nominal_field_of_view() -> None:
     assert prepared.spacing.tolist()[1:] == pytest.approx([5, 5])
 
 
+def test_one_voxel_is_read_as_any_volume() -> None:
+    """numpy keeps the negative strides of a flipped axis of one voxel, which torch refuses."""
+    assert Prepare(size=64)(ct((1, 1, 1))).x.shape == (3, 1, 64, 64)
+
+
 def test_photographs_keep_their_colours() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[..., 0] = 255
