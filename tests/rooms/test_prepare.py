@@ -72,7 +72,8 @@ def test_unknown_spacing_takes_the_nominal_field_of_view() -> None:
 
 def test_one_voxel_is_read_as_any_volume() -> None:
     """numpy keeps the negative strides of a flipped axis of one voxel, which torch refuses."""
-    assert Prepare(size=64)(ct((1, 1, 1))).x.shape == (3, 1, 64, 64)
+    scan = Scan.from_array(np.ones((1, 1, 1), np.float32), affine=np.eye(4))
+    assert Prepare(size=64)(scan).x.shape == (3, 1, 64, 64)
 
 
 def test_photographs_keep_their_colours() -> None:
