@@ -152,14 +152,13 @@ def _mask(scan: Scan, path: Path) -> Mask:
     import numpy as np
 
     from medfm.errors import DataError
-    from medfm.scan import Mask
 
     values = np.unique(scan.data)
     if len(scan.data) > 1 or values.min() < 0 or values.max() > 255 or (values != values.round()).any():
         raise DataError(
             f"--mask {path.name}: expected whole numbers from 0 to 255; found others. Bring it along with --volume"
         )
-    return Mask(scan.data[0].astype(np.uint8), scan.affine)
+    return scan.mask(scan.data[0].astype(np.uint8), {})
 
 
 def _beside(output: Path, path: Path) -> Path:

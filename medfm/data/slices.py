@@ -108,7 +108,7 @@ def fitted(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tup
     if not hounsfield:
         low, high = robust_range(array, (0.5, 99.9))
         array = np.clip((array - low) / (high - low), 0, 1)
-    x = torch.from_numpy(np.array(array, order="C"))
+    x = torch.from_numpy(np.ascontiguousarray(array))
     h, w = x.shape[2:]
     scale = size / max(h, w)
     new = (max(1, round(h * scale)), max(1, round(w * scale)))

@@ -73,8 +73,8 @@ def synthetic_scan(
     scan = Scan.from_array(pixels, affine=_affine(image.shape), modality="MR")
     return SyntheticScan(
         scan,
-        Mask(_on_grid(structures, image.shape), scan.affine, value_names()),
-        Mask(_on_grid(planted, image.shape), scan.affine, {n: f"lesion {n}" for n in range(1, lesions + 1)}),
+        scan.mask(_on_grid(structures, image.shape), value_names()),
+        scan.mask(_on_grid(planted, image.shape), {n: f"lesion {n}" for n in range(1, lesions + 1)}),
         tuple(_lesion(planted == n, side, bright[n - 1] - white) for n, side in enumerate(sides, 1)),
     )
 

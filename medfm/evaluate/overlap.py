@@ -62,7 +62,7 @@ def _surfaces(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Three, tolera
     box = tuple(
         slice(max(0, low - 1), high + 2) for low, high in zip(both.min(0), both.max(0), strict=True)
     )  # distances need the surroundings of both only
-    one, other = (torch.from_numpy(np.array(m[box], order="C"))[None, None].float() for m in (a, b))
+    one, other = (torch.from_numpy(np.ascontiguousarray(m[box]))[None, None].float() for m in (a, b))
     mm = list(spacing)
     if one.shape[2] == 1 and a.shape[0] == 1:  # a picture: its surface is its outline
         one, other, mm = one[:, :, 0], other[:, :, 0], mm[1:]

@@ -148,4 +148,4 @@ def _mask(path: Path, labels: Mapping[int, str]) -> Mask:
     numbered = np.zeros(values.shape, dtype=np.uint8)
     for number, value in enumerate(labels, 1):
         numbered[values == value] = number
-    return Mask(numbered, scan.affine, dict(enumerate(labels.values(), 1)))
+    return scan.mask(numbered, dict(enumerate(labels.values(), 1)))

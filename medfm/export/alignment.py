@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medfm.image.display import slice_picture
 from medfm.image.overlays import checkerboard, difference
-from medfm.scan import Alignment, Mask, Scan
+from medfm.scan import Alignment, Scan
 
 __all__ = ["folding", "save_alignment"]
 
@@ -68,7 +68,7 @@ def save_alignment(alignment: Alignment, moving: Scan, fixed: Scan, folder: Path
 
 def _reached(alignment: Alignment, moving: Scan, fixed: Scan, index: int, plane: str | None) -> NDArray[np.bool_]:
     """(rows, columns): where the picture of this slice shows something of `moving`, as `slice_picture` draws it."""
-    all_of_it = Mask(np.full(moving.data.shape[1:], 255, dtype=np.uint8), moving.affine)
+    all_of_it = moving.mask(np.full(moving.data.shape[1:], 255, dtype=np.uint8), {})
     there = replace(fixed, data=alignment.warp_mask(all_of_it, fixed).array[None], units="a.u.")
     shown: NDArray[np.bool_] = slice_picture(there, index, plane=plane)[..., 0] > 127
     return shown

@@ -52,7 +52,7 @@ def lungs(scan: Scan) -> Mask | None:
         for value in set(sides):
             layer[ndimage.binary_fill_holes(layer == value) & (layer == 0)] = value
     names = {1: "Left Lung", 2: "Right Lung", 3: "Lungs"}
-    return Mask(array, scan.affine, {value: names[value] for value in sorted(set(sides))}, scan.axes)
+    return scan.mask(array, {value: names[value] for value in sorted(set(sides))})
 
 
 def describe(scan: Scan) -> list[Sentence]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
@@ -103,7 +104,7 @@ def _only(mask: Mask, names: tuple[str, ...]) -> Mask:
     labels = {value: label for value, label in mask.labels.items() if label in wanted}
     kept = np.zeros(256, np.uint8)
     kept[list(labels)] = list(labels)
-    return Mask(kept[mask.array], mask.affine, labels, mask.axes)
+    return replace(mask, array=kept[mask.array], labels=labels)
 
 
 def _ml(size: float) -> str:

@@ -95,7 +95,7 @@ def finding(model: LesionFinder, part: Part, scan: Scan) -> Finding:
     score = 1 / (1 + float(np.exp(-np.dot(model.score, part.inputs))))
     _, d, h, w = scan.data.shape
     inside = resample(part.map[None], (d, h, w))[0] > _edge(part.highest)
-    mask = Mask(inside.astype(np.uint8), scan.affine, {1: BRAIN_LESION}, scan.axes)
+    mask = scan.mask(inside.astype(np.uint8), {1: BRAIN_LESION})
     ml = float(mask.array.sum(dtype=np.int64)) * mask.voxel_volume / 1000
     extent = _extent(mask)
     shown = (mask, Measurement(f"{BRAIN_LESION}, volume", ml, "ml"))

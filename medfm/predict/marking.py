@@ -58,7 +58,7 @@ def grow(scan: Scan, point: Sequence[float]) -> Mask | None:
         region = near & (np.abs(part - inside) < np.abs(part - outside)) | region
     whole = np.zeros(values.shape, np.uint8)
     whole[window] = ndimage.binary_fill_holes(region)
-    return Mask(whole, scan.affine, {1: "Marked region"}, scan.axes)
+    return scan.mask(whole, {1: "Marked region"})
 
 
 def enclose(scan: Scan, low: Sequence[float], high: Sequence[float]) -> Mask | None:
@@ -97,7 +97,7 @@ def enclose(scan: Scan, low: Sequence[float], high: Sequence[float]) -> Mask | N
     region = ndimage.binary_fill_holes(parts == largest)
     whole = np.zeros(values.shape, np.uint8)
     whole[tuple(window)] = np.expand_dims(region, across)
-    return Mask(whole, scan.affine, {1: "Marked region"}, scan.axes)
+    return scan.mask(whole, {1: "Marked region"})
 
 
 def _grey(scan: Scan) -> NDArray[np.float32]:

@@ -48,7 +48,7 @@ def outline(model: MedFM, scan: Scan, structures: list[str], *, plane: str | Non
             more = fine > likeliest[index]
             shown[index][more] = value
             likeliest[index][more] = fine[more]
-    return Mask(labels[0], scan.affine, dict(enumerate(structures, 1)), scan.axes) if labels.any() else None
+    return scan.mask(labels[0], dict(enumerate(structures, 1))) if labels.any() else None
 
 
 def _displayed(scan: Scan, values: NDArray, plane: str | None) -> NDArray:

@@ -56,7 +56,7 @@ def outline_prompted(
     labels = np.zeros((depth, height, width), np.uint8)
     for place, probability in found.items():
         labels[place] = resample(probability[None, None], (1, height, width))[0, 0] > 0.5
-    return Mask(labels, scan.affine, {1: name}, scan.axes)
+    return scan.mask(labels, {1: name})
 
 
 def outline_seen(
@@ -70,7 +70,7 @@ def outline_seen(
     found = outline_prompted(model, seen, box=box, points=points, index=index, through=through, name=name)
     labels = np.zeros(scan.data.shape, np.uint8)[:1]
     replace(scan, data=labels).slices(plane)[0][...] = found.array  # a view: what is written into it lands in `labels`
-    return Mask(labels[0], scan.affine, found.labels, scan.axes)
+    return scan.mask(labels[0], found.labels)
 
 
 @verb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -36,24 +37,23 @@ def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
     Raises ScanError: the scan holds too little of what the model fits an atlas to.
     """
     labels = model.label(model.preparation(scan), flip=flip)
-    region = region_in(scan.body_part or "") or _most(labels, model.labels)
-    if scan.frame == "patient" and scan.extent[0] > _PART:
-        region = ""
+    whole = scan.frame == "patient" and scan.extent[0] > _PART
+    region = "" if whole else region_in(scan.body_part or "") or _most(labels, model.labels)
     far = [value for value, name in enumerate(model.labels, 1) if not may_show(region, term_of(name)[1])]
     far = far if len(far) < len(model.labels) else []  # else the scan is taken for another part than the model is of
     labels[np.isin(labels, far)] = 0
     known = {value: name for value, name in enumerate(model.labels, 1) if value not in far}
-    return Mask(onto_scan(labels, scan, model.preparation), scan.affine, known, scan.axes)
+    return scan.mask(onto_scan(labels, scan, model.preparation), known)
 
 
 def _most(labels: NDArray[np.uint8], names: Sequence[str]) -> str:
     """The region that more than half of all that is outlined belongs to; "" if there is none."""
     counts = np.bincount(labels.ravel(), minlength=len(names) + 1)[1:]
-    shares: dict[str, int] = {}
+    shares: Counter[str] = Counter()
     for name, count in zip(names, counts.tolist(), strict=True):
-        shares[region_of(term_of(name)[1])] = shares.get(region_of(term_of(name)[1]), 0) + count
-    region = max(shares, key=lambda r: shares[r])
-    return region if 2 * shares[region] > sum(shares.values()) else ""
+        shares[region_of(term_of(name)[1])] += count
+    region, most = shares.most_common(1)[0]
+    return region if 2 * most > shares.total() else ""
 
 
 def fitting(scan: Scan) -> str | None:

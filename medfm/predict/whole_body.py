@@ -46,9 +46,7 @@ def outline_whole_body(scan: Scan) -> Mask:
                 image, found, ml=True, task=task, fast=not card, device="gpu" if card else "cpu", quiet=True
             )
         labels = Scan.read(found).data[0].round().astype("uint8")
-    return Mask(
-        labels, scan.affine, {int(value): str(name) for value, name in map_to_binary.class_map[task].items()}, scan.axes
-    )
+    return scan.mask(labels, {int(value): str(name) for value, name in map_to_binary.class_map[task].items()})
 
 
 def _present(task: int, *_: Any, **__: Any) -> None:

@@ -99,7 +99,7 @@ class Alignment:
         result = np.zeros(like.data.shape[1:], dtype=np.uint8)
         for rows, index in self._indices(mask.affine, like):
             result[rows] = map_coordinates(mask.array, index, order=0, mode="grid-constant").reshape(result[rows].shape)
-        return Mask(result, like.affine, mask.labels, like.axes)
+        return like.mask(result, mask.labels)
 
     def displacement(self, like: Scan) -> NDArray[np.float32]:
         """(3, D, H, W): from each voxel of `like` to its place in the moving scan, by matrix and field; RAS mm."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike, fspath
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from medfm.errors import ScanError
 from medfm.scan import estimate, orientation
 from medfm.scan.raw import Identity, RawScan, Request
+from medfm.scan.results import Mask
 from medfm.scan.silence import silence
 from medfm.scan.values import finite, lean
 
@@ -169,6 +171,10 @@ class Scan:
     def series_uid(self) -> str:
         """DICOM's SeriesInstanceUID, "" where there is none: exports refer to the series that was read."""
         return str(self._identity.get("SeriesInstanceUID", ""))
+
+    def mask(self, array: NDArray[np.uint8], labels: Mapping[int, str]) -> Mask:
+        """A label map (D, H, W) on this scan's grid, written as this scan is."""
+        return Mask(array, self.affine, labels, self.axes)
 
     def write(self, path: str | PathLike[str]) -> None:
         """Write pixels and affine as NIfTI (.nii, .nii.gz), in the voxel order of the file, without patient identity.
