@@ -14,6 +14,7 @@ from medfm.grid import Grid, GridPrepare
 from medfm.heads.detect import Dense, DetectHead
 from medfm.heads.second import SecondHead
 from medfm.nn.anchors import clip_boxes, decode_boxes, linked, suppress
+from medfm.nn.stages import rounded_up
 from medfm.nn.tiles import Part, starts
 from medfm.progress import counting
 from medfm.stored import Stored, load_stored
@@ -120,8 +121,8 @@ class Detector(Stored):
             size = [min(p, r.stop - r.start) for p, r in zip(self.patch, read, strict=True)]
             d, h, w = (slice(f, f + s) for f, s in zip(first, size, strict=True))
             shift = torch.tensor([*first, *first], dtype=torch.float32)
-            place = ((shift + torch.tensor([0, 0, 0, *size])) / shape.repeat(2) * 2 - 1)[None].to(self.device)
-            x = grid.numbers((d, h, w))[None].to(self.device)
+            x = rounded_up(grid.numbers((d, h, w))[None], self.encoder.strides[-1]).to(self.device)
+            place = ((shift + torch.tensor([0, 0, 0, *x.shape[2:]])) / shape.repeat(2) * 2 - 1)[None].to(self.device)
             boxes, scores, labels = (found.cpu() for found in self._best(self(x, spacing, place), size, least))
             boxes = boxes + shift
             middle = (boxes[:, :3] + boxes[:, 3:]) / 2

@@ -167,13 +167,13 @@ class Segmenter(Stored):
         return (total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(images)).cpu()
 
     def _margin(self, sizes: Sequence[int]) -> list[int]:
-        """What small scans lack: normalisation needs more than one voxel at the coarsest level, and a framed encoder
-        the patch that it learned from."""
+        """What a scan lacks: whole cells of the coarsest level, for on others strided convolutions lie half a voxel off;
+        more than one of them, for normalisation; and for a framed encoder the patch that it learned from."""
         framed = getattr(self.encoder, "framed", False)
         pads: list[int] = []
         for size, stride, patch in zip(sizes[::-1], self.encoder.strides[-1][::-1], self.patch[::-1], strict=True):
-            least = patch if framed else stride + 1
-            pads += [0, max(0, least - size) if stride > 1 else 0]
+            least = patch if framed else 2 * stride if stride > 1 else 1
+            pads += [0, max(least - size, -size % stride)]
         return pads
 
 

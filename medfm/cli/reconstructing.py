@@ -127,7 +127,7 @@ def evaluate_reconstruct(
         typer.Option(help="SCAN made by another program, or a folder of such, instead of a model.", metavar="SCAN"),
     ] = None,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="Only slices that were held out of the model's training.")
+        bool, typer.Option("--held-out", help="Only what was held out of the training, with --segmenter of its.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only N slices, evenly spread.", metavar="N")] = None,
     segmenter: Annotated[
@@ -155,9 +155,10 @@ def evaluate_reconstruct(
         from medfm.segmenter import load_segmenter
 
         found = evaluate_outlines(
-            load_reconstructor(model), data[0], segmenter=load_segmenter(segmenter), output=output, limit=limit
-        )
-        for name in ("full", "start", "classical", "network"):
+            load_reconstructor(model), data[0], segmenter=load_segmenter(segmenter), output=output, held_out=held_out,
+            limit=limit,
+        )  # fmt: skip
+        for name in (name for name in ("full", "start", "classical", "network") if name in found):
             dice, psnr = found[name]["dice"], found[name]["psnr"]
             typer.echo(
                 f"{name}\tDice {dice['value']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})\t{psnr['value']:.1f} dB"

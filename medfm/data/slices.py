@@ -18,7 +18,7 @@ from medfm.errors import DataError
 from medfm.image.intensity import robust_range
 from medfm.scan import Scan
 
-__all__ = ["SliceCase", "both_slices", "fitted", "has_tissue", "read_slices", "signed"]
+__all__ = ["SliceCase", "both_slices", "check_hounsfield", "fitted", "has_tissue", "read_slices", "signed"]
 
 _AIR = -1000.0  # HU
 _EMPTY = 0.02  # of a slice's pixels: with less tissue there is nothing to reconstruct
@@ -77,8 +77,7 @@ def _read(
 ) -> tuple[list[SliceCase], list[SliceCase]]:
     """Cases of one scan inside the held-out range, and those outside of it and its gap."""
     scan = Scan.read(path)
-    if hounsfield and scan.units != "HU" and scan.data.min() > -500:
-        raise DataError(f"{path.name}: its values are no HU (the lowest is {scan.data.min():.0f}); CT is needed")
+    check_hounsfield(scan, path.name, hounsfield=hounsfield)
     array, (thickness, row, _) = scan.slices(data.get("plane", "axial"))
     volume, pixel = fitted(array[:1].astype(np.float32), data.get("size", 128), row, hounsfield=hounsfield)
     count, every = volume.shape[1], data.get("every", 1)
@@ -96,6 +95,12 @@ def _read(
         elif hold is None or start + depth <= first - margin or start >= last + margin:
             outside.append(case)
     return inside, outside
+
+
+def check_hounsfield(scan: Scan, name: str, *, hounsfield: bool) -> None:
+    """Raise DataError where HU are needed and the values of `scan` are none."""
+    if hounsfield and scan.units != "HU" and scan.data.min() > -500:
+        raise DataError(f"{name}: its values are no HU (the lowest is {scan.data.min():.0f}); CT is needed")
 
 
 def has_tissue(image: Tensor, *, hounsfield: bool) -> bool:

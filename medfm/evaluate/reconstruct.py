@@ -14,6 +14,7 @@ from medfm.data.slices import SliceCase, read_slices
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.metrics import bootstrap_interval
+from medfm.nn.slices import fold, unfold
 from medfm.objectives.reconstruction import fidelity, gradient_difference, measure
 from medfm.physics.linear import residual
 
@@ -198,8 +199,7 @@ def _smoothed(weight: float) -> Classical:
     def run(m: Measured, start: Tensor) -> Tensor:
         from deepinv.models import TVDenoiser
 
-        done: Tensor = TVDenoiser(n_it_max=300)(start[:, :, 0], ths=weight)
-        return done[:, :, None]
+        return unfold(TVDenoiser(n_it_max=300)(fold(start), ths=weight), len(start))
 
     return run
 

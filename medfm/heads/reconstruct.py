@@ -15,7 +15,7 @@ from medfm.image.intensity import CT_WINDOWS, windowed
 from medfm.nn.complexes import ComplexConv, to_complex, to_real
 from medfm.nn.directional import band_count, directional_bands, from_bands
 from medfm.nn.slices import fold, unfold
-from medfm.nn.stages import convolution, triple
+from medfm.nn.stages import convolution, rounded_up, triple
 from medfm.physics.linear import Linear
 
 __all__ = ["Direct", "Refiner", "Unrolled", "Wavelet"]
@@ -79,7 +79,13 @@ class Refiner(nn.Module):
                 nn.init.normal_(parameter, std=1e-3 if parameter.ndim > 1 else 0.0)
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
-        """x: (B, channels, D, H, W) real -> the same."""
+        """x: (B, channels, D, H, W) real -> the same. Sizes that the coarsest level does not divide are rounded up: on
+        odd ones the eye's strided convolutions would lie half a pixel off, and more with each level."""
+        sizes = x.shape[2:]
+        better = self._refined(rounded_up(x, self.encoder.strides[-1]), spacing)
+        return better[..., : sizes[0], : sizes[1], : sizes[2]]
+
+    def _refined(self, x: Tensor, spacing: Tensor | None) -> Tensor:
         pyramid = self.encoder(self._seen(x) if self.shown else x, spacing)
         if self.form == "mirror":
             return self._mirrored(pyramid)
