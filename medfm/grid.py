@@ -100,7 +100,8 @@ class GridPrepare:
             mean = float(np.mean(scan.data, dtype=np.float64))
             chunks = (float(np.square(part.astype(np.float32) - mean).sum(dtype=np.float64)) for part in scan.data[0])
             rest = scan.data[1:].astype(np.float32) - mean
-            return mean, mean + max(np.sqrt((sum(chunks) + float(np.square(rest).sum())) / scan.data.size), 1e-6)
+            least = 1e-6 * max(1.0, abs(mean))  # of a constant scan, told apart from its mean in single precision
+            return mean, mean + max(np.sqrt((sum(chunks) + float(np.square(rest).sum())) / scan.data.size), least)
         if scan.data.dtype == np.uint8:
             return 0.0, 255.0
         return robust_range(scan.data, self.percentiles)

@@ -167,8 +167,8 @@ class Segmenter(Stored):
         return (total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(images)).cpu()
 
     def _margin(self, sizes: Sequence[int]) -> list[int]:
-        """What a scan lacks: whole cells of the coarsest level, for on others strided convolutions lie half a voxel off;
-        more than one of them, for normalisation; and for a framed encoder the patch that it learned from."""
+        """What a scan lacks: whole cells of the coarsest level, for on parts of them strided convolutions lie half a
+        voxel off; more than one cell, for normalisation; and for a framed encoder the patch that it learned from."""
         framed = getattr(self.encoder, "framed", False)
         pads: list[int] = []
         for size, stride, patch in zip(sizes[::-1], self.encoder.strides[-1][::-1], self.patch[::-1], strict=True):

@@ -22,10 +22,11 @@ _LUNGS = 0.08  # of a section of the body: the least that is lung where it shows
 
 
 def robust_range(array: NDArray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
-    """Two percentiles of the values, evenly sampled; the upper is above the lower even in a constant array."""
+    """Two percentiles of the values, evenly sampled; the upper is above the lower even in a constant array, also of
+    numbers so large that one more is the same number in single precision."""
     values = array.reshape(-1)
     low, high = np.percentile(values[:: max(1, values.size // _SAMPLE)].astype(np.float32), percentiles)
-    return float(low), float(high if high > low else low + 1)
+    return float(low), float(high if high > low else low + max(1, 1e-3 * abs(low)))
 
 
 def windowed(x: Tensor, windows: Windows, *, dim: int) -> Tensor:

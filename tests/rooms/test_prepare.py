@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from medfm.errors import ConfigError
+from medfm.grid import GridPrepare
 from medfm.image.intensity import CT_WINDOWS
 from medfm.prepare import Prepare
 from medfm.scan import Scan
@@ -103,3 +104,11 @@ def test_saved_and_loaded_is_the_same() -> None:
 def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of 64"):
         Prepare(size=100)
+
+
+@pytest.mark.parametrize("value", [np.uint64(2**63), np.float32(1e30), np.float32(-1e30), np.int16(-1000), np.uint8(0)])
+@pytest.mark.parametrize("intensity", ["range", "zscore", "windows"])
+def test_a_constant_scan_of_any_size_of_number_is_finite(value: np.generic, intensity: str) -> None:
+    scan = Scan.from_array(np.full((2, 40, 40), value), spacing=1.0)
+    numbers = GridPrepare(intensity=intensity, channels=3)(scan).numbers()  # type: ignore[arg-type]
+    assert bool(numbers.isfinite().all())
