@@ -172,8 +172,8 @@ class Segmenter(Stored):
         framed = getattr(self.encoder, "framed", False)
         pads: list[int] = []
         for size, stride, patch in zip(sizes[::-1], self.encoder.strides[-1][::-1], self.patch[::-1], strict=True):
-            least = patch if framed else 2 * stride if stride > 1 else 1
-            pads += [0, max(least - size, -size % stride)]
+            least = 2 * stride if stride > 1 else 1
+            pads += [0, max(0, patch - size) if framed else max(least - size, -size % stride)]
         return pads
 
 
