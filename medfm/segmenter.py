@@ -172,8 +172,8 @@ class Segmenter(Stored):
         framed = getattr(self.encoder, "framed", False)
         pads: list[int] = []
         for size, stride, patch in zip(sizes[::-1], self.encoder.strides[-1][::-1], self.patch[::-1], strict=True):
-            least = 2 * stride if stride > 1 else 1
-            pads += [0, max(0, patch - size) if framed else max(least - size, -size % stride)]
+            lacking = patch - size if framed else max(2 * stride - size, -size % stride)
+            pads += [0, max(0, lacking) if stride > 1 else 0]
         return pads
 
 

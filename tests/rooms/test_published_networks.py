@@ -106,6 +106,10 @@ def test_a_scan_smaller_than_the_patch_is_read_in_the_patchs_frame(name: str) ->
         model.probabilities(Grid.of(each, torch.ones(3), model.preparation)) for each in (x, torch.from_numpy(padded))
     )
     torch.testing.assert_close(small, framed[:, :15, :40, :30])
+    depths: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: depths.append(given[0].shape[2]))
+    model.probabilities(Grid.of(x[:, :1], torch.ones(3), model.preparation))
+    assert depths == [1 if model.head.ndim == 2 else node["tile"][0]]  # slices that are read alone get no company
 
 
 def test_smaller_patches_take_a_shorter_way_up() -> None:
