@@ -158,7 +158,9 @@ def evaluate_reconstruct(
             load_reconstructor(model), data[0], segmenter=load_segmenter(segmenter), output=output, held_out=held_out,
             limit=limit,
         )  # fmt: skip
-        for name in (name for name in ("full", "start", "classical", "network") if name in found):
+        for name in ("full", "start", "classical", "network"):
+            if name not in found:  # nothing classical is tried in 3D
+                continue
             dice, psnr = found[name]["dice"], found[name]["psnr"]
             typer.echo(
                 f"{name}\tDice {dice['value']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})\t{psnr['value']:.1f} dB"

@@ -18,7 +18,7 @@ from medfm.errors import DataError
 from medfm.image.intensity import robust_range
 from medfm.scan import Scan
 
-__all__ = ["SliceCase", "both_slices", "check_hounsfield", "fitted", "has_tissue", "read_slices", "signed"]
+__all__ = ["SliceCase", "both_slices", "check_hounsfield", "fitted", "has_tissue", "read_slices", "scaled", "signed"]
 
 _AIR = -1000.0  # HU
 _EMPTY = 0.02  # of a slice's pixels: with less tissue there is nothing to reconstruct
@@ -111,8 +111,7 @@ def has_tissue(image: Tensor, *, hounsfield: bool) -> bool:
 def fitted(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tuple[Tensor, float]:
     """(1, N, H, W) -> (1, N, size, size), the longer side filling it, HU or [0, 1], and the mm of its pixels."""
     if not hounsfield:
-        low, high = robust_range(array, (0.5, 99.9))
-        array = np.clip((array - low) / (high - low), 0, 1)
+        array = scaled(array)
     x = torch.from_numpy(np.ascontiguousarray(array))
     h, w = x.shape[2:]
     scale = size / max(h, w)
@@ -122,6 +121,13 @@ def fitted(array: np.ndarray, size: int, row: float, *, hounsfield: bool) -> tup
     top, left = (size - new[0]) // 2, (size - new[1]) // 2
     pads = (left, size - new[1] - left, top, size - new[0] - top)
     return F.pad(x, pads, value=_AIR if hounsfield else 0.0), row / scale
+
+
+def scaled(array: np.ndarray) -> np.ndarray:
+    """Values without a unit, most of them, in [0, 1]."""
+    low, high = robust_range(array, (0.5, 99.9))
+    within: np.ndarray = np.clip((array - low) / (high - low), 0, 1)
+    return within
 
 
 def signed(x: Tensor, *, hounsfield: bool) -> Tensor:

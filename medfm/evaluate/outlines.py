@@ -12,12 +12,11 @@ import torch
 from rich.progress import track
 
 from medfm.data.patients import of_held_patients
-from medfm.data.slices import check_hounsfield
+from medfm.data.slices import check_hounsfield, scaled
 from medfm.data.volumes import find_pairs, read_labels
 from medfm.errors import DataError
 from medfm.evaluate.overlap import agreement, renumbered
-from medfm.evaluate.reconstruct import classical_methods
-from medfm.image.intensity import robust_range
+from medfm.evaluate.reconstruct import classical_methods, tried
 from medfm.metrics import bootstrap_interval
 from medfm.objectives.reconstruction import fidelity, measure
 from medfm.physics.ct import to_hu
@@ -56,12 +55,10 @@ def evaluate_outlines(
     if not set(names) & set(segmenter.labels):
         raise DataError(f"the segmenter knows {segmenter.labels}, the data {names}: no class in common")
     known = classical_methods(model)
-    few = [
-        _measured(model, read_labels(pair, found.labels)[0], pair.name, seed)
-        for pair in pairs[:: max(1, len(pairs) // 3)][:3]
-    ]
-    tried = {name: sum(_psnr(model, method, m) for m in few) for name, method in known.items()}
-    best = max(tried, key=lambda name: tried[name], default=None)
+    few = pairs[:: max(1, len(pairs) // 3)][:3]
+    slabs = (m for p in few for m in _measured(model, read_labels(p, found.labels)[0], p.name, seed))
+    scores = tried(model, known, slabs)
+    best = max(scores, key=lambda name: scores[name], default=None)
     rows: list[dict[str, dict[str, float]]] = []
     patients = []
     for pair in track(pairs, description="outlining", transient=True):
@@ -104,8 +101,7 @@ def _measured(model: Reconstructor, scan: Scan, name: str, seed: int) -> list[Me
     check_hounsfield(scan, name, hounsfield=model.hounsfield)
     values = scan.data[:1].astype(np.float32)
     if not model.hounsfield:
-        low, high = robust_range(values, (0.5, 99.9))
-        values = ((values - low) / (high - low)).clip(0, 1)
+        values = scaled(values)
     slabs = torch.from_numpy(values)[None].split(_SLICES, 2)
     generator = torch.Generator().manual_seed(seed)
     return [measure(model, slab, generator, pixel=scan.spacing[0]) for slab in slabs]
@@ -131,9 +127,3 @@ def _picture(model: Reconstructor, x: Tensor) -> NDArray[np.float32]:
     """A reconstruction (1, C, D, H, W) as a scan's voxels (1, D, H, W): HU, or the modulus, coils combined."""
     shown = to_hu(x[:, 0]) if model.hounsfield else x.abs().square().sum(1).sqrt()
     return shown.numpy(force=True).astype(np.float32)
-
-
-def _psnr(model: Reconstructor, method: Classical, slabs: list[Measured]) -> float:
-    """Mean PSNR in dB of a method on the slabs of a scan."""
-    found = [fidelity(method(m, m.operator.start(m.y)), m.x, ct=model.hounsfield)[0] for m in slabs]
-    return sum(found) / len(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "fidelity_figures",
     "fidelity_table",
     "slice_figures",
+    "tried",
 ]
 
 Record = dict[str, Any]
@@ -66,8 +67,9 @@ def evaluate_reconstruct(
     if not cases:
         raise DataError("no slice is left: none was held out, or they hold no tissue")
     methods = classical_methods(model)
-    tried = _tried(model, methods, cases[:: max(1, len(cases) // 5)], seed)
-    best = max(tried, key=lambda name: tried[name], default=None)
+    few = cases[:: max(1, len(cases) // 5)]
+    scores = tried(model, methods, (_measured(model, case, seed) for case in few))
+    best = max(scores, key=lambda name: scores[name], default=None)
     tuned = None if best is None else methods[best]
     records = [_record(model, case, tuned, seed) for case in cases]
     metrics = fidelity_figures(records, resamples=resamples, seed=seed)
@@ -76,7 +78,7 @@ def evaluate_reconstruct(
         "name": model.name, "parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 4),
         "held_out_only": held_out,
     }  # fmt: skip
-    metrics["classical_method"], metrics["tried"] = best, {name: round(psnr, 4) for name, psnr in tried.items()}
+    metrics["classical_method"], metrics["tried"] = best, {name: round(psnr, 4) for name, psnr in scores.items()}
     metrics["plain"] = _plain(model, cases[0], seed)
     metrics["data"] = {"names": sorted({c.scan for c in cases}), "cases": len(cases), "simulated": True}
     write_results(output, metrics, records)
@@ -104,7 +106,7 @@ def fidelity_table(metrics: dict[str, Any]) -> Table:
 
 
 def _record(model: Reconstructor, case: SliceCase, tuned: Classical | None, seed: int) -> Record:
-    m = measure(model, case.image[None], _generator(case, seed), pixel=case.pixel)
+    m = _measured(model, case, seed)
     start = m.operator.start(m.y)
     spacing = torch.tensor([[case.thickness, case.pixel, case.pixel]])
     begun = time.process_time()
@@ -145,18 +147,18 @@ def _plain(model: Reconstructor, like: SliceCase, seed: int) -> dict[str, float]
     return dict(zip(("start", "network"), (round(v, 4) for v in both), strict=True))
 
 
-def _generator(case: SliceCase, seed: int) -> torch.Generator:
+def _measured(model: Reconstructor, case: SliceCase, seed: int) -> Measured:
     """The same noise and sampling for every model that is shown this slice."""
-    return torch.Generator().manual_seed(seed + 1000 * int(case.name.rsplit(":", 1)[1]) + len(case.scan))
+    generator = torch.Generator().manual_seed(seed + 1000 * int(case.name.rsplit(":", 1)[1]) + len(case.scan))
+    return measure(model, case.image[None], generator, pixel=case.pixel)
 
 
-def _tried(
-    model: Reconstructor, methods: dict[str, Classical], cases: Sequence[SliceCase], seed: int
-) -> dict[str, float]:
-    """The mean PSNR in dB of each method over a few slices."""
+def tried(model: Reconstructor, methods: dict[str, Classical], measured: Iterable[Measured]) -> dict[str, float]:
+    """The mean PSNR in dB of each method over what was measured."""
+    if not methods:
+        return {}
     scores: dict[str, list[float]] = {name: [] for name in methods}
-    for case in cases:
-        m = measure(model, case.image[None], _generator(case, seed), pixel=case.pixel)
+    for m in measured:
         start = m.operator.start(m.y)
         for name, method in methods.items():
             scores[name].append(fidelity(method(m, start), m.x, ct=model.hounsfield)[0])
