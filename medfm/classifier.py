@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,10 @@ class Classifier(Stored):
             return self._attended(grid, self.labels.index(label))
         x, spacing = self._shown(grid)
         k, maps = self.labels.index(label), self.head.maps(self.encoder(x, spacing))
-        heat = sum(F.interpolate(m[:, k : k + 1], x.shape[2:], mode="trilinear", align_corners=False) for m in maps)
-        assert isinstance(heat, Tensor)
+        strides = [self.encoder.strides[level] for level in self.head.levels]
+        each = [_drawn(m[:, k : k + 1], stride, x.shape[2:]) for m, stride in zip(maps, strides, strict=True)]
         _, h, w = grid.shape
-        heat = heat[0, 0, :, :h, :w].relu().cpu()
+        heat = torch.stack(each).sum(0)[0, 0, :, :h, :w].relu().cpu()
         return heat / heat.max().clamp(min=1e-12)
 
     @torch.inference_mode()
@@ -99,8 +100,16 @@ class Classifier(Stored):
         rows = self.head.read(self.head.bags(pyramid)[0]).attention
         row = rows[label if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])
         _, h, w = grid.shape
-        heat = F.interpolate(row, x.shape[2:], mode="trilinear", align_corners=False)[0, 0, :, :h, :w].cpu()
+        heat = _drawn(row, self.encoder.strides[self.head.level], x.shape[2:])[0, 0, :, :h, :w].cpu()
         return heat / heat.max()
+
+
+def _drawn(cells: Tensor, stride: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """cells: (B, 1, d, h, w), one every `stride` voxels -> (B, 1, *shape). Sizes that strides do not divide end in the
+    middle of a cell; encoders that leave out what lies at a border have fewer cells than that, spread over all."""
+    whole = [max(n * s, size) for n, s, size in zip(cells.shape[2:], stride, shape, strict=True)]
+    d, h, w = shape
+    return F.interpolate(cells, whole, mode="trilinear", align_corners=False)[:, :, :d, :h, :w]
 
 
 def load_classifier(name: str | Path, *, device: str = "cpu") -> Classifier:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medfm.classifier import Classifier
 from medfm.detector import Detector
 from medfm.grid import Grid, GridPrepare
 from medfm.heads.reconstruct import Refiner
@@ -70,3 +71,31 @@ def test_a_narrower_picture_is_refined_alike(picture: Tensor) -> None:
             found = model(x[..., :width])
             assert found.shape == (1, 1, 1, 128, width)
             assert (found[..., :48] - whole).abs().mean() < 0.02 * whole.std()
+
+
+class OneCell(torch.nn.Module):
+    """Sees something in the third cell of each row and nothing elsewhere; a cell is 32 wide, the last maybe less."""
+
+    channels, strides = (2,), ((1, 32, 32),)
+
+    def forward(self, x: Tensor, spacing: Tensor) -> list[Tensor]:
+        cells = torch.zeros(1, 2, 1, -(-x.shape[3] // 32), -(-x.shape[4] // 32))
+        cells[:, 1], cells[:, :, ..., 2] = 1, torch.tensor([1.0, 0.0])[:, None, None]
+        return [cells]
+
+
+@pytest.mark.parametrize("head", [{}, {"name": "bag"}], ids=["classes", "attention"])
+def test_what_an_answer_rests_on_lies_where_it_was_seen_in_a_narrower_picture(
+    picture: Tensor, head: dict[str, Any]
+) -> None:
+    """Cells were spread over the width as if the last one were whole: up to half of one off."""
+    torch.manual_seed(0)
+    plain = {"name": "conv", "ndim": 2, "inputs": 3, "channels": [2]}
+    model = Classifier(encoder=plain, head=head, labels=["spot", "none"], prepare=PREPARE).eval()
+    model.encoder = OneCell()
+    for width in (128, *NARROWER):
+        # of two classes one is seen in what the other is not
+        heats = [model.heat(grid(picture, width), label) for label in model.labels]
+        heat = heats[0] if heats[0][0, 0].argmax() > heats[1][0, 0].argmax() else heats[1]
+        assert heat.shape == (1, 128, width)
+        assert abs(float(heat[0, 0].argmax()) - 79.5) <= 0.5
