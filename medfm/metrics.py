@@ -19,6 +19,7 @@ __all__ = [
     "COCO_OVERLAPS",
     "FALSE_PER_SCAN",
     "Interval",
+    "at_threshold",
     "average_precision",
     "best_temperature",
     "bootstrap_interval",
@@ -240,6 +241,18 @@ def froc(matches: Sequence[dict[int, dict[str, np.ndarray]]], *, overlap: int = 
     false, sensitivity = compute_froc_curve_data(wrong, scores[hits], targets, len(matches))
     each = [float(compute_froc_score(false, sensitivity, (rate,))) for rate in FALSE_PER_SCAN]
     return each, float(np.mean(each))
+
+
+def at_threshold(
+    matches: Sequence[dict[int, dict[str, np.ndarray]]], threshold: float, *, overlap: int = 0
+) -> tuple[float, float]:
+    """What is right of the boxes whose score is `threshold` or more, precision, and how many of those drawn they hit,
+    sensitivity; NaN without a box. overlap: as in `froc`."""
+    parts = [part for row in matches for part in row.values()]
+    targets = sum(len(part["gtIgnore"]) for part in parts)
+    hits = [part["dtMatches"][overlap][part["dtScores"] >= threshold].astype(bool) for part in parts]
+    right, shown = sum(int(h.sum()) for h in hits), sum(len(h) for h in hits)
+    return right / shown if shown else math.nan, right / targets if targets else math.nan
 
 
 def expected_calibration_error(confidence: Sequence[float], correct: Sequence[float], *, bins: int = 15) -> float:

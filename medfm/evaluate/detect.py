@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,15 @@ from medfm.data.patients import of_held_patients
 from medfm.errors import DataError
 from medfm.evaluate.results import write_results
 from medfm.image.boxes import grid_box
-from medfm.metrics import COCO_OVERLAPS, FALSE_PER_SCAN, average_precision, bootstrap_statistic, froc, match_boxes
+from medfm.metrics import (
+    COCO_OVERLAPS,
+    FALSE_PER_SCAN,
+    at_threshold,
+    average_precision,
+    bootstrap_statistic,
+    froc,
+    match_boxes,
+)  # fmt: skip
 from medfm.scan import Box, Scan
 
 if TYPE_CHECKING:
@@ -53,7 +62,8 @@ def evaluate_detect(
     its training; the others then tell the mean place of each class, the baseline. least: only classes with so many
     boxes in the whole data set count. A box hits from IoU 0.5 in AP, and in FROC from 0.5 on pictures, 0.1 in volumes.
     The negative control, "exchanged", holds the boxes found on each scan against what is drawn on the next one: what is
-    left comes from places and sizes that all scans share.
+    left comes from places and sizes that all scans share. "thresholds" is for choosing the score from which boxes are
+    shown: precision and sensitivity at some, the model's own among them, which also has intervals under "shown".
 
     Raises:
         DataError: no such data, no class in common, or nobody was held out.
@@ -66,7 +76,7 @@ def evaluate_detect(
     seen = list(_looked(model, chosen[:limit], names))
     metrics = box_figures(
         [s.found for s in seen], [s.drawn for s in seen], names, [s.patient for s in seen], resamples=resamples,
-        seed=seed,
+        seed=seed, threshold=model.threshold,
     )  # fmt: skip
     unknown = {n: c for n, c in everything.counts.items() if n not in model.labels and c >= least}
     metrics["not known to the model"] = unknown
@@ -89,9 +99,10 @@ def evaluate_detect(
 
 def box_figures(
     found: Sequence[Found], drawn: Sequence[Drawn], names: Sequence[str], patients: Sequence[str], *, resamples: int,
-    seed: int,
+    seed: int, threshold: float = 0.5,
 ) -> dict[str, Any]:  # fmt: skip
-    """ap50, ap, froc, cpm and AP of each class, each with low, high and n (boxes drawn), resampled by patient.
+    """ap50, ap, froc, cpm, precision and sensitivity of the boxes shown from `threshold` on and AP of each class, each
+    with low, high and n (boxes drawn), resampled by patient.
 
     found: boxes (N, 6), scores, labels of each scan; drawn: boxes (M, 6), labels. Labels are numbers in `names`.
     """
@@ -104,13 +115,14 @@ def box_figures(
     def statistic(rows: list[int]) -> list[float]:
         figures = average_precision([precise[i] for i in rows], names)
         sensitivities, cpm = froc([loose[i] for i in rows])
-        return [figures["ap50"], figures["ap"], cpm, *sensitivities, *figures["classes"].values()]
+        shown = at_threshold([loose[i] for i in rows], threshold)
+        return [figures["ap50"], figures["ap"], cpm, *shown, *sensitivities, *figures["classes"].values()]
 
     n = sum(counts)
     intervals = bootstrap_statistic(
-        statistic, patients, counts=[n] * (3 + len(FALSE_PER_SCAN)) + counts, resamples=resamples, seed=seed
+        statistic, patients, counts=[n] * (5 + len(FALSE_PER_SCAN)) + counts, resamples=resamples, seed=seed
     )
-    ap50, ap, cpm, *rest = (interval.as_dict() for interval in intervals)
+    ap50, ap, cpm, precision, sensitivity, *rest = (interval.as_dict() for interval in intervals)
     each = rest[len(FALSE_PER_SCAN) :]
     return {
         "format": "medfm.detect-metrics",
@@ -121,9 +133,19 @@ def box_figures(
         "froc": {f"{rate:g}": value for rate, value in zip(FALSE_PER_SCAN, rest, strict=False)},
         "cpm": cpm,
         "hit_iou": hit,
+        "shown": {"threshold": threshold, "precision": precision, "sensitivity": sensitivity},
+        "thresholds": _thresholds(loose, threshold),
         "classes": {name: {"ap50": value} for name, value in zip(names, each, strict=True)},
         "bootstrap": {"resamples": resamples, "seed": seed, "level": 0.95, "cluster": "patient"},
     }
+
+
+def _thresholds(matches: Sequence[dict[int, dict[str, np.ndarray]]], own: float) -> list[dict[str, float | None]]:
+    rows = []
+    for threshold in sorted({own, *(n / 10 for n in range(1, 10))}):
+        values = [None if math.isnan(v) else round(v, 6) for v in at_threshold(matches, threshold)]
+        rows.append({"threshold": threshold, "precision": values[0], "sensitivity": values[1]})
+    return rows
 
 
 def _looked(model: Detector, scans: Sequence[BoxedScan], names: Sequence[str]) -> Iterator[_Seen]:
@@ -189,6 +211,8 @@ def detection_table(metrics: dict[str, Any]) -> Table:
     for heading in ("%", "95 % interval", "boxes"):
         shown.add_column(heading, justify="right")
     lines = [("AP at IoU 0.5", metrics["ap50"]), ("AP, 0.5 to 0.95", metrics["ap"]), ("CPM", metrics["cpm"])]
+    own = metrics["shown"]
+    lines += [(f"{key} of boxes from {own['threshold']:g} on", own[key]) for key in ("precision", "sensitivity")]
     if "mean_place" in metrics:
         lines.append(("AP50 of a box at each class's mean place", metrics["mean_place"]))
     if "exchanged" in metrics:

@@ -22,7 +22,7 @@ from medfm.grid import GridPrepare
 from medfm.heads.detect import Dense
 from medfm.image.boxes import grid_box, move_boxes, sample_boxed, scan_box
 from medfm.image.marked import marked_picture
-from medfm.metrics import average_precision, froc, match_boxes
+from medfm.metrics import at_threshold, average_precision, froc, match_boxes
 from medfm.nn.anchors import decode_boxes, encode_boxes, grid_anchors, linked, suppress
 from medfm.objectives.detection import DenseLoss
 from medfm.predict.detecting import box_size
@@ -259,6 +259,8 @@ def test_the_figures_count_what_they_say() -> None:
     found = (boxes[[0, 0]] + torch.tensor([[0.0], [40.0]]), torch.tensor([0.5, 0.9]), torch.tensor([0, 0]))
     one = match_boxes([found, found], [(boxes, labels)] * 2, overlaps=[0.5] * 10)
     assert average_precision(one, ["a", "b"])["classes"] == pytest.approx({"a": 0.5, "b": 0.0})
+    assert at_threshold(one, 0.4) == (0.5, 0.5) and at_threshold(one, 0.6) == (0.0, 0.0)
+    assert at_threshold(perfect, 0.85) == (1.0, 0.5) and math.isnan(at_threshold(perfect, 0.95)[0])
     sensitivities, cpm = froc(one)  # a false box outranks each hit: nothing below one false a scan, half above
     assert sensitivities[-1] == 0.5 and sensitivities[0] < 0.1 and 0 < cpm < 0.5
 
