@@ -160,11 +160,13 @@ class Segmenter(Stored):
         sizes = x.shape[2:]
         x = F.pad(x, self._margin(sizes), mode="replicate").to(self.device)
         total: Tensor | None = None
-        for axes in images:
-            p = self(x.flip(axes), spacing)[0].flip(axes).softmax(1)
+        for axes in images:  # flips and divisions by one would copy a tile of all classes each
+            p = self(x.flip(axes) if axes else x, spacing)[0].softmax(1)
+            p = p.flip(axes) if axes else p
             total = p if total is None else total.add_(p)
         assert total is not None
-        return (total[0, :, : sizes[0], : sizes[1], : sizes[2]] / len(images)).cpu()
+        total = total.div_(len(images)) if len(images) > 1 else total
+        return total[0, :, : sizes[0], : sizes[1], : sizes[2]].cpu()
 
     def _margin(self, sizes: Sequence[int]) -> list[int]:
         """What a scan lacks: whole cells of the coarsest level, for on parts of them strided convolutions lie half a

@@ -47,8 +47,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("segmenter")
     made = Made(Path(), Path(), Path(), folder / "made")
     small = [
-        *SMALL["supervised"](made), "objective.model.encoder.channels=[8, 16, 32]",
-        "objective.model.encoder.convs=[1, 1, 1]", "objective.model.head={convs: [1, 1], deep: 1}",
+        *SMALL["supervised"](made), "objective.model.encoder={name: conv, ndim: 3, channels: [8, 16, 32], convs: 1}",
+        "objective.model.head={convs: [1, 1], deep: 1}",
         "objective.repeats=4", "train.epochs=12", "train.rate=5.0e-3", "train.average=0.8",
         "objective.vary=0", "objective.batch=2", "objective.patch=[24, 24, 24]", "objective.tile=[24, 24, 24]",
         "objective.prepare.size=0",
@@ -247,7 +247,7 @@ def test_coarser_levels_are_held_against_labels_in_the_same_place() -> None:
 def test_folds_measure_each_scan_once_and_leave_an_ensemble(tmp_path: Path) -> None:
     made = Made(Path(), Path(), Path(), tmp_path / "made")
     small = [
-        *SMALL["supervised"](made), "objective.model.encoder.channels=[4, 8]", "objective.model.encoder.convs=1",
+        *SMALL["supervised"](made), "objective.model.encoder={name: conv, ndim: 3, channels: [4, 8], convs: 1}",
         "objective.model.head={convs: 1, deep: 0}", "objective.prepare.size=0", "train.epochs=2",
     ]  # fmt: skip
     recipe = load_recipe("segmentation/hippocampus", small)
