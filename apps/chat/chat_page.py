@@ -24,6 +24,7 @@ from medfm.errors import MedfmError, SeriesChoice
 
 DEMOS = {"abdomen MR": "abdomen_mr.dcm", "brain MR": "brain_t1.nii.gz"}
 LONGEST = 1000  # characters of a question; the browser keeps to it, others may not
+_CHOOSE = "Several series are here: choose one above."
 _CLOSING = 3.0  # seconds until a closed page is noticed
 HOUR = 3600  # seconds after which an upload that was never opened is deleted
 Shown = tuple[Any, ...]
@@ -189,19 +190,18 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
     series, role, report.
     """
     prior = _is_prior(session, role)
-    refused, choices = None, None
+    refused, series = None, gr.update()
     try:
         scan = read()
         which = "prior" if prior else "current"
         view = view_of(session, scan, which)
     except SeriesChoice as choice:
-        choices = [f"{number}: {text}" for number, text in enumerate(choice.choices)]
-        refused = "Several series are here: choose one above."
+        session.choices = [f"{number}: {text}" for number, text in enumerate(choice.choices)]
+        refused, series = _CHOOSE, series_of(session)
     except MedfmError as error:
         refused = str(error)
         session.talk.log("open", outcome="refused")
     if refused is not None:
-        series = gr.update(choices=choices, value=None, visible=True) if choices else gr.update()
         before = session.talk.current
         still = [] if before is None else [f"still open: {about_scan(before)}"]
         return {"facts": still, "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
@@ -353,6 +353,9 @@ def _returning(parts: Parts) -> Callable[..., Iterator[Shown]]:
             parts.session(request).tab = name
             return
         if session.talk.current is None:
+            if session.choices:
+                said = {"facts": [], "notes": [], "error": _CHOOSE}
+                yield said, gr.skip(), gr.skip(), series_of(session), gr.skip(), gr.skip()
             return
         yield standing(session)
         if _busy(session) and (session.ticket is None or session.ticket.done()):  # it never came into the line
@@ -380,4 +383,10 @@ def standing(session: Session) -> Shown:
         if prior.content_hash == current.content_hash:
             facts["notes"].append("The prior is the very scan that is open: both have the same pixels.")
     role = gr.update(visible=True, value="current")
-    return facts, viewer_of(session), talk_of(session), gr.skip(), role, drafted(session.talk)
+    return facts, viewer_of(session), talk_of(session), series_of(session), role, drafted(session.talk)
+
+
+def series_of(session: Session) -> dict[str, Any]:
+    """The list of series of what was opened last, the one on the screen chosen; out of sight where there is no list."""
+    chosen = (text for text in session.choices if session.series and f"(UID {session.series})" in text)
+    return gr.update(choices=session.choices, value=next(chosen, None), visible=bool(session.choices))

@@ -29,6 +29,7 @@ class Session:
         self.files: list[str] = []
         self.path: str | None = None
         self.source: Path | None = None  # a demo scan's file
+        self.choices: list[str] = []  # the series of what was taken last, where it holds several
         self.series: str | None = None  # UID of the one that was chosen
         self.origin: tuple[list[str | Path], str | None] = ([], None)  # files and UID of the current scan, for exports
         self.views: dict[str, dict[str, Any]] = {}
@@ -50,7 +51,7 @@ class Session:
         if self.taken is not None and self.taken != self.home:
             shutil.rmtree(self.taken, ignore_errors=True)
         self.taken = self.folder / f"upload-{next(self.numbers)}"
-        self.files, self.path, self.source, self.series = [], None, None, None
+        self.files, self.path, self.source, self.choices, self.series = [], None, None, [], None
         for number, file in enumerate(files):
             target = self.taken / str(number) / Path(file).name
             target.parent.mkdir(parents=True)

@@ -59,7 +59,8 @@ class Registration(nn.Module):
         super().__init__()
         self.side, self.held, names = both_sides(data, GridPrepare.from_dict(prepare), seed=seed)
         guide = load_segmenter(model["guide"]) if model.get("guide") else None
-        settings = {**model, "guide": guide.settings} if guide else model
+        alone = {k: v for k, v in guide.settings.items() if k != "members"} if guide else None  # it looks without them
+        settings = {**model, "guide": alone} if guide else model
         self.network = Registrar(**settings, prepare=prepare, about=_about(data, self.side, self.held, names))
         if self.network.guide is not None and guide is not None:
             self.network.guide.load_state_dict(guide.state_dict())

@@ -1,6 +1,6 @@
 """Whether scans that count as of different patients are the two sides of one head, and whether that flatters a model.
 
-    python tasks/segmentation/two_sides.py Task04_Hippocampus --model runs/hippocampus/fold* --figures runs/hippocampus
+    python tasks/segmentation/two_sides.py Task04_Hippocampus --model hippocampus --figures runs/figures
     python tasks/segmentation/two_sides.py Task04_Hippocampus --pairs people.jsonl
 
 The hippocampus set has crops of both sides of a head and does not say which belong together. Brightness tells: MR has
@@ -36,7 +36,7 @@ ALIKE = 0.1  # of the median
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", nargs="*", default=[], help="the folders of what was trained, as each fold's")
+    parser.add_argument("--model", default="hippocampus")
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--figures", type=Path)
     wanted.add_argument("--pairs", type=Path, metavar="FILE")
@@ -50,12 +50,8 @@ def main() -> None:
     if given.pairs:
         write_pairs(given.pairs, pairs, numbers, medians)
         return
-    held: set[int] = set()
-    known: set[int] = set()
-    for model in map(load_segmenter, given.model):
-        own = {numbers[pair.patient] for pair in of_held_patients(pairs, model.about)[0]}
-        held |= own
-        known |= {n for n in own if other_side(n, medians, own)}
+    held = {numbers[pair.patient] for pair in of_held_patients(pairs, load_segmenter(given.model).about)[0]}
+    known = {n for n in held if other_side(n, medians, held)}
     lines = (given.figures / "cases.jsonl").read_text().splitlines()
     scores = {
         numbers[row["patient"]]: float(np.nanmean([c["dice"] for c in row["classes"].values()]))
