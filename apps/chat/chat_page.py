@@ -202,9 +202,7 @@ def show(parts: Parts, session: Session, read: Callable[[], medfm.Scan], *, role
         refused = str(error)
         session.talk.log("open", outcome="refused")
     if refused is not None:
-        before = session.talk.current
-        still = [] if before is None else [f"still open: {about_scan(before)}"]
-        return {"facts": still, "notes": [], "error": refused}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
+        return refusal(session, refused, series)
     if not prior:
         session.begin()
         session.opened()
@@ -354,8 +352,7 @@ def _returning(parts: Parts) -> Callable[..., Iterator[Shown]]:
             return
         if session.talk.current is None:
             if session.choices:
-                said = {"facts": [], "notes": [], "error": _CHOOSE}
-                yield said, gr.skip(), gr.skip(), series_of(session), gr.skip(), gr.skip()
+                yield refusal(session, _CHOOSE, series_of(session))
             return
         yield standing(session)
         if _busy(session) and (session.ticket is None or session.ticket.done()):  # it never came into the line
@@ -384,6 +381,13 @@ def standing(session: Session) -> Shown:
             facts["notes"].append("The prior is the very scan that is open: both have the same pixels.")
     role = gr.update(visible=True, value="current")
     return facts, viewer_of(session), talk_of(session), series_of(session), role, drafted(session.talk)
+
+
+def refusal(session: Session, words: str, series: dict[str, Any]) -> Shown:
+    """Why nothing was opened, as `show` returns it; what is open stays."""
+    before = session.talk.current
+    still = [] if before is None else [f"still open: {about_scan(before)}"]
+    return {"facts": still, "notes": [], "error": words}, gr.skip(), gr.skip(), series, gr.skip(), gr.skip()
 
 
 def series_of(session: Session) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from medfm.metrics import (
     bootstrap_statistic,
     froc,
     match_boxes,
-)  # fmt: skip
+)
 from medfm.scan import Box, Scan
 
 if TYPE_CHECKING:
