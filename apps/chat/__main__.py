@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from chat_models import Models
 from chat_page import DEMOS, build
 from chat_parts import Parts
 from chat_server import app_arguments
-from chat_sessions import Sessions
+from chat_sessions import Sessions, private_folder
 
 import medfm
 from medfm.assistant import Audit, Intake
@@ -46,9 +45,9 @@ def launch(
     auth: names and passwords. folders: what may be opened by path. audit: file for one line an action.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service cleans up like Ctrl-C does
-    with tempfile.TemporaryDirectory(prefix="medfm-chat-") as folder:  # uploads and views end with the server
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
-        sessions = Sessions(Path(folder) / "sessions", audit=Audit(audit))
+    with private_folder() as folder:  # uploads and views end with the server
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+        sessions = Sessions(folder / "sessions", audit=Audit(audit))
         names = sorted({adapter, *talkers()})
         parts = Parts(sessions, Models(medfm.load), adapter, names, Intake(tuple(folders)))
         page = build(parts)

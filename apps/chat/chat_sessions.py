@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,22 @@ from medfm.assistant import Audit, Call, Conversation, Turn
 from medfm.assistant.stopping import stopped_by
 
 Key = tuple[str, str]
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for scans, which ends with the server. Those that killed servers left behind are deleted first: the
+    lock in each is its server's for as long as that lives."""
+    from filelock import FileLock
+
+    prefix = "medfm-chat-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # it is locked, or somebody else's
+            if not left.is_symlink() and (left / "lock").is_file():
+                with FileLock(left / "lock", timeout=0):
+                    shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, FileLock(Path(folder) / "lock"):
+        yield Path(folder)
 
 
 class Session:

@@ -99,3 +99,35 @@ def test_a_closed_page_comes_back_within_its_grace_in_the_same_tab_only(chat: An
     sessions.grace = 0.0
     sessions.sweep()
     assert session.talk.current is None and not session.folder.exists()
+
+
+def test_what_a_killed_server_left_goes_with_the_next_start_and_a_living_one_keeps_its_own(
+    chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+    import subprocess
+    import sys
+    import tempfile
+
+    server = (
+        "from chat_sessions import private_folder\nwith private_folder() as folder: print(folder, flush=True); input()"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(Path(chat.page.__file__).parent), prepend=":")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen([sys.executable, "-c", server], **pipes) as killed,
+        subprocess.Popen([sys.executable, "-c", server], **pipes) as alive,
+    ):
+        folders = [Path(process.stdout.readline().strip()) for process in (killed, alive) if process.stdout]
+        for folder in folders:
+            (folder / "scan.dcm").write_bytes(b"of a patient")
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        with chat.main.private_folder() as own:
+            assert [folder.exists() for folder in (*folders, own)] == [False, True, True]
+            assert (folders[1] / "scan.dcm").exists()
+        assert not own.exists()
+        alive.communicate("\n")
+        assert not folders[1].exists()
