@@ -7,6 +7,10 @@ Deterministic: the same scans give the same alignment.
 from __future__ import annotations
 
 import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +18,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from medfm.errors import DataError
+from medfm.progress import counting
 from medfm.scan import Alignment, Scan
 
 __all__ = ["METHODS", "iterate", "starting"]
@@ -23,6 +28,7 @@ Likeness = Literal["mi", "ncc"]
 Matrix = NDArray[np.float64]
 
 METHODS: tuple[Method, ...] = ("rigid", "affine", "bspline", "demons")
+_STEPS = {"linear": 150, "bspline": 60, "demons": 50}  # of a search at each level, at most
 _SAMPLES = 50_000  # voxels that a step of the search looks at
 _VOXELS = 4_000_000  # of an image in memory; larger scans are searched at coarser voxels
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -139,12 +145,13 @@ def _linear(a: _Image, b: _Image, first: Matrix, *, affine: bool, likeness: Like
             transform = wider
         search = _search(b, likeness)
         search.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=1.0, minStep=1e-3, numberOfIterations=150, relaxationFactor=0.6
+            learningRate=1.0, minStep=1e-3, numberOfIterations=_STEPS["linear"], relaxationFactor=0.6
         )
         search.SetOptimizerScalesFromPhysicalShift()
         search.SetMovingInitialTransform(given)
         search.SetInitialTransform(transform, inPlace=True)
-        search.Execute(b.image, a.image)
+        step = counting(_STEPS["linear"] * len(_levels(b.image.GetSize())))
+        _told(search, search.StopRegistration, step, b.image, a.image)
     return a.frame @ _four(given) @ _four(transform) @ np.linalg.inv(b.frame)
 
 
@@ -180,9 +187,48 @@ def _bspline(a: _Image, b: _Image, linear: Matrix, likeness: Likeness) -> Any:
     transform = SimpleITK.BSplineTransformInitializer(b.image, mesh, order=3)
     search.SetMovingInitialTransform(_itk_affine(np.linalg.inv(a.frame) @ linear @ b.frame, n))
     search.SetInitialTransformAsBSpline(transform, inPlace=True, scaleFactors=[2**i for i in range(levels)])
-    search.SetOptimizerAsLBFGS2(solutionAccuracy=1e-4, numberOfIterations=60, deltaConvergenceTolerance=1e-3)
-    search.Execute(b.image, a.image)
+    search.SetOptimizerAsLBFGS2(
+        solutionAccuracy=1e-4, numberOfIterations=_STEPS["bspline"], deltaConvergenceTolerance=1e-3
+    )
+    _told(search, search.StopRegistration, counting(_STEPS["bspline"] * levels), b.image, a.image)
     return _as_field(transform, b.image)
+
+
+def _told(search: Any, stop: Callable[[], Any], step: Callable[[], None], *given: Any) -> Any:
+    """What `search` makes of `given`, each of its steps told by `step`. What that raises ends the search by `stop`, and
+    so does Ctrl-C: an error must not cross SimpleITK, which would print it and raise one of its own."""
+    raised: list[BaseException] = []
+
+    def tell() -> None:
+        try:
+            if not raised:
+                step()
+        except Exception as error:
+            raised.append(error)
+        if raised:  # at each level anew
+            stop()
+
+    search.AddCommand(SimpleITK.sitkIterationEvent, tell)
+    try:
+        with _interrupts(lambda: raised.append(KeyboardInterrupt())):
+            return search.Execute(*given)
+    finally:
+        search.RemoveAllCommands()
+        if raised:
+            raise raised[0]
+
+
+@contextmanager
+def _interrupts(heard: Callable[[], None]) -> Iterator[None]:
+    """Within it, Ctrl-C calls `heard` instead of raising where nothing can catch it. Signals reach the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: heard())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _demons(a: _Image, b: _Image, linear: Matrix, likeness: Likeness) -> Any:
@@ -192,14 +238,15 @@ def _demons(a: _Image, b: _Image, linear: Matrix, likeness: Likeness) -> Any:
     )
     moved = SimpleITK.HistogramMatching(moved, b.image, 256, 7, thresholdAtMeanIntensity=False)
     demons = SimpleITK.DiffeomorphicDemonsRegistrationFilter()
-    demons.SetNumberOfIterations(50)
+    demons.SetNumberOfIterations(_STEPS["demons"])
     demons.SetSmoothDisplacementField(True)
     demons.SetStandardDeviations(1.5)
-    field = None
-    for factor in _levels(b.image.GetSize()):
+    field, levels = None, _levels(b.image.GetSize())
+    step = counting(_STEPS["demons"] * len(levels))
+    for factor in levels:
         one, other = (_shrunk(image, factor) for image in (b.image, moved))
         given: list[Any] = [] if field is None else [SimpleITK.Resample(field, one)]
-        field = demons.Execute(one, other, *given)
+        field = _told(demons, demons.Abort, step, one, other, *given)
     return field
 
 

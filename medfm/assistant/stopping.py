@@ -16,10 +16,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stopped_by(event: threading.Event) -> Iterator[None]:
-    """Within it, the next layer or step (`medfm.progress`) of this thread once `event` is set raises Stopped.
-
-    A search by SimpleITK, as a rigid registration, runs to its end.
-    """
+    """Within it, the next layer or step (`medfm.progress`) of this thread once `event` is set raises Stopped."""
     from torch.nn.modules.module import register_module_forward_pre_hook
 
     from medfm.progress import heard_by

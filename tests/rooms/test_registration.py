@@ -1,6 +1,7 @@
 """Searches on known movements, networks in patient space, training on pairs, and the figures of an evaluation."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from medfm.data.pairs import draw_pairs, read_pairs
 from medfm.errors import ConfigError, DataError
 from medfm.evaluate.register import evaluate_register, read_alignments
 from medfm.grid import Grid
-from medfm.iterative import iterate, starting
+from medfm.iterative import METHODS, iterate, starting
 from medfm.nn import half
 from medfm.predict import likeness
 from medfm.predict.matching import match
+from medfm.progress import heard_by
 from medfm.registrar import Registrar
 from medfm.scan import Alignment, Mask, Scan
 from medfm.segmenter import Segmenter
@@ -55,6 +57,38 @@ def test_the_same_scans_give_the_same_alignment(method):
     np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
     x = corners(fixed)
     np.testing.assert_array_equal(found[0].points(x), found[1].points(x))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_who_waits_for_a_search_hears_of_its_steps_and_may_end_it(method):
+    """Stop in the chat: the last of a method's searches ends at once, with what was raised."""
+    fixed, heard, searches = scan(texture()), [], {"rigid": 1, "affine": 2, "bspline": 3, "demons": 3}[method]
+
+    def listen(done: int, total: int) -> None:
+        assert 1 <= done <= total
+        heard.append(done)
+        if heard.count(1) == searches:
+            raise Unwanted
+
+    class Unwanted(Exception):
+        pass
+
+    with heard_by(listen), pytest.raises(Unwanted):
+        iterate(Alignment(movement()).warp(fixed, fixed), fixed, method=method)
+    assert heard[-1] == 1
+
+
+def test_ctrl_c_ends_a_search_at_its_next_step():
+    fixed, heard = scan(texture()), []
+
+    def listen(done: int, total: int) -> None:
+        heard.append(done)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with heard_by(listen), pytest.raises(KeyboardInterrupt):
+        iterate(Alignment(movement()).warp(fixed, fixed), fixed, method="rigid")
+    assert heard == [1] and signal.getsignal(signal.SIGINT) is before
 
 
 def test_mutual_information_holds_where_correlation_fails():
