@@ -82,26 +82,18 @@ class Classifier(Stored):
     def heat(self, grid: Grid, label: str) -> Tensor:
         """(D, H, W), 0 to 1: the class activation map of a label (Zhou et al., CVPR 2016), all pooled levels together;
         Grad-CAM (Selvaraju et al., ICCV 2017) gives the same for such a head. Of a bag, what its attention rests on."""
-        if isinstance(self.head, BagHead):
-            return self._attended(grid, self.labels.index(label))
         x, spacing = self._shown(grid)
-        k, maps = self.labels.index(label), self.head.maps(self.encoder(x, spacing))
-        strides = [self.encoder.strides[level] for level in self.head.levels]
-        each = [_drawn(m[:, k : k + 1], stride, x.shape[2:]) for m, stride in zip(maps, strides, strict=True)]
+        pyramid, k = self.encoder(x, spacing), self.labels.index(label)
+        if isinstance(self.head, BagHead):
+            rows = self.head.read(self.head.bags(pyramid)[0]).attention
+            levels = [self.head.level]
+            maps = [rows[k if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])]
+        else:
+            levels, maps = self.head.levels, [m[:, k : k + 1] for m in self.head.maps(pyramid)]
+        each = [_drawn(m, self.encoder.strides[level], x.shape[2:]) for m, level in zip(maps, levels, strict=True)]
         _, h, w = grid.shape
         heat = torch.stack(each).sum(0)[0, 0, :, :h, :w].relu().cpu()
         return heat / heat.max().clamp(min=1e-12)
-
-    @torch.inference_mode()
-    def _attended(self, grid: Grid, label: int) -> Tensor:
-        assert isinstance(self.head, BagHead)
-        x, spacing = self._shown(grid)
-        pyramid = self.encoder(x, spacing)
-        rows = self.head.read(self.head.bags(pyramid)[0]).attention
-        row = rows[label if len(rows) > 1 else 0].view(1, 1, *pyramid[self.head.level].shape[2:])
-        _, h, w = grid.shape
-        heat = _drawn(row, self.encoder.strides[self.head.level], x.shape[2:])[0, 0, :, :h, :w].cpu()
-        return heat / heat.max()
 
 
 def _drawn(cells: Tensor, stride: Sequence[int], shape: Sequence[int]) -> Tensor:
