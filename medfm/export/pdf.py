@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfm.export.words import TITLES, evidence_line, leaving, note
-from medfm.image.display import slice_picture
-from medfm.image.geometry import rectangle_of
-from medfm.image.marked import outlined_picture
+from medfm.image.marked import marked_picture, outlined_picture
 from medfm.language.vocabulary import LESIONS
 from medfm.scan import Box, Mask, Report, Scan
 
@@ -123,16 +121,9 @@ def _key_images(page: Any, report: Report, scan: Scan) -> None:
 
 def _drawn(scan: Scan, item: Box | Mask) -> tuple[NDArray[np.uint8], str]:
     """The slice in which it is clearest, with the box or the outlines in it, and what to write beneath."""
-    from PIL import Image, ImageDraw
-
     if isinstance(item, Mask):
         picture, index = outlined_picture(scan, item)
         names = list(item.labels.values())
         told = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         return picture, f"{told}: slice {index + 1}" if scan.data.shape[1] > 1 else told
-    shown = Image.fromarray(slice_picture(scan, item.slice or 0))
-    left, top, right, bottom = rectangle_of(scan, item.low, item.high)
-    w, h = shown.size
-    corners = (left * w, top * h, right * w, bottom * h)
-    ImageDraw.Draw(shown).rectangle(corners, outline=(255, 176, 0), width=3)
-    return np.asarray(shown), evidence_line(item)
+    return marked_picture(scan, [item], index=item.slice or 0), evidence_line(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from medfm.image.geometry import rectangle_of, slice_of
 from medfm.scan.orientation import display
 from medfm.scan.results import Box, Mask
 from medfm.scan.scan import Scan
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw
 
 __all__ = ["marked_picture", "outlined_picture"]
 
@@ -26,7 +30,7 @@ def marked_picture(scan: Scan, boxes: Sequence[Box], *, index: int | None = None
     if index is None:
         index = next((b.slice for b in boxes if b.slice is not None), 0)
     picture = Image.fromarray(slice_picture(scan, index, size=size))
-    draw = ImageDraw.Draw(picture)
+    draw, names = ImageDraw.Draw(picture), []
     labels = sorted({box.label for box in boxes})
     for box in boxes:
         if not _crosses(scan, box, index):
@@ -36,13 +40,16 @@ def marked_picture(scan: Scan, boxes: Sequence[Box], *, index: int | None = None
         corners = (left * picture.width, top * picture.height, right * picture.width, bottom * picture.height)
         draw.rectangle(corners, outline=colour, width=2)
         words = box.label if box.score is None else f"{box.label} {100 * box.score:.0f}"
-        draw.text((corners[0] + 3, max(0, corners[1] - 11)), words, fill=colour)
+        names.append((corners[:2], words, colour))
+    for name in names:  # upon all boxes
+        _caption(draw, *name)
     return np.asarray(picture)
 
 
 def outlined_picture(scan: Scan, mask: Mask, *, size: int = 640) -> tuple[NDArray[np.uint8], int]:
     """(rows, columns, 3): the slice that shows most of a mask on the scan's grid, with an outline of each label in a
-    colour of its own; and the slice's number, from 0."""
+    colour of its own, named where there are colours for all; and the slice's number, from 0."""
+    from PIL import Image, ImageDraw
     from scipy import ndimage
 
     labels = mask.array[None]
@@ -53,13 +60,29 @@ def outlined_picture(scan: Scan, mask: Mask, *, size: int = 640) -> tuple[NDArra
     rows, columns = (
         (np.arange(after) * before // after) for before, after in zip(labels.shape[2:], picture.shape, strict=False)
     )
-    shown = labels[0, index][rows][:, columns]
-    for number, value in enumerate(sorted(mask.labels)):
-        inside = shown == value
-        if inside.any():
-            colour = _COLOURS[number % len(_COLOURS)].lstrip("#")
-            picture[inside & ~ndimage.binary_erosion(inside, iterations=2)] = tuple(bytes.fromhex(colour))
-    return picture, index
+    shown, names = labels[0, index][rows][:, columns], []
+    for number, value in enumerate(sorted(set(np.unique(shown).tolist()) & set(mask.labels))):
+        inside, colour = shown == value, _COLOURS[number % len(_COLOURS)]
+        picture[inside & ~ndimage.binary_erosion(inside, iterations=2)] = tuple(bytes.fromhex(colour.lstrip("#")))
+        down, across = np.nonzero(inside)
+        names.append(((float(across.min()), float(down.min())), mask.labels[value], colour))
+    if len(names) > len(_COLOURS):
+        return picture, index
+    named = Image.fromarray(picture)
+    for name in names:
+        _caption(ImageDraw.Draw(named), *name)
+    return np.asarray(named), index
+
+
+def _caption(draw: ImageDraw.ImageDraw, corner: tuple[float, float], words: str, colour: str) -> None:
+    """Words on a ground of the colour, above a corner of the picture or, where no room is, below it."""
+    if not words:
+        return
+    _, top, wide, high = draw.textbbox((0, 0), words, font_size=12)
+    x = max(0.0, min(corner[0], draw.im.size[0] - wide - 4))
+    y = corner[1] - high - 2 if corner[1] > high + 2 else corner[1]
+    draw.rectangle((x, y + top - 1, x + wide + 4, y + high + 1), fill=colour)
+    draw.text((x + 2, y), words, fill="black", font_size=12)
 
 
 def _crosses(scan: Scan, box: Box, index: int) -> bool:
