@@ -19,7 +19,7 @@ from medfm.nn.atlas import Atlas, Fit
 from medfm.nn.tiles import Part, label_tiles
 from medfm.stored import Stored, load_stored
 
-__all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "places"]
+__all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "meeting", "part_at_slice", "places"]
 
 
 class Segmenter(Stored):
@@ -33,7 +33,8 @@ class Segmenter(Stored):
         labels: names of the classes 1, 2, ...
         prepare: fields of `GridPrepare`.
         patch: (D, H, W) voxels that are read at once; larger scans are read in overlapping tiles.
-        flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself.
+        flips: axes ("D", "H", "W") along which a mirrored scan is as likely as the scan itself. mirrored: the scan is
+            read mirrored too, unless who calls says otherwise.
         places: the encoder also reads where each voxel lies (see `places`), in three more inputs (CoordConv, Liu et al.
             2018).
         atlas: of the labels, which is fitted to each scan from where the network expects them (`medfm.nn.atlas`):
@@ -41,6 +42,7 @@ class Segmenter(Stored):
             groups of labels that look alike, and `sees`, the mm at which the network looks; `prepare` has the mm of the
             result. A scan is then read whole.
         largest: labels of which only the largest connected part is kept, as validation chose (nnU-Net).
+        meet: two labels, the one behind first, that people part at one coronal slice (see `part_at_slice`).
         members: folders beside `medfm.json` that hold further segmenters of the same labels and preparation: the
             probabilities are the mean over this one and them.
         about: what the model is and was trained on, for people; kept as it is.
@@ -50,19 +52,21 @@ class Segmenter(Stored):
 
     def __init__(
         self, *, encoder: dict[str, Any], head: dict[str, Any], labels: list[str], prepare: dict[str, Any],
-        patch: list[int], flips: str = "", places: bool = False,
-        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), members: Sequence[str] = (),
-        about: dict[str, Any] | None = None,
+        patch: list[int], flips: str = "", mirrored: bool = False, places: bool = False,
+        atlas: dict[str, Any] | None = None, largest: Sequence[str] = (), meet: Sequence[str] = (),
+        members: Sequence[str] = (), about: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings: dict[str, Any] = {
             "encoder": encoder, "head": head, "labels": labels, "prepare": prepare, "patch": patch, "flips": flips,
-            **({"places": True} if places else {}), **({"atlas": atlas} if atlas else {}),
-            **({"largest": list(largest)} if largest else {}),
+            **({"mirrored": True} if mirrored else {}), **({"places": True} if places else {}),
+            **({"atlas": atlas} if atlas else {}), **({"largest": list(largest)} if largest else {}),
+            **({"meet": list(meet)} if meet else {}),
             **({"members": list(members)} if members else {}), "about": about or {},
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
-        self.places, self.largest = places, list(largest)
+        self.mirrored, self.places, self.largest = mirrored, places, list(largest)
+        self.meet = [self.labels.index(name) + 1 for name in meet]
         if atlas:
             self.register_buffer(
                 "chances", torch.zeros(len(labels) + atlas["around"], *atlas["shape"], dtype=torch.uint8)
@@ -88,13 +92,14 @@ class Segmenter(Stored):
         return logits
 
     @torch.no_grad()
-    def label(self, grid: Grid, *, flip: bool = False) -> NDArray[np.uint8]:
-        """The class of each voxel of `grid`, (D, H, W). flip: also look at the mirrored tiles (see `flips`)."""
+    def label(self, grid: Grid, *, flip: bool | None = None) -> NDArray[np.uint8]:
+        """The class of each voxel of `grid`, (D, H, W). flip: look at mirrored tiles too (None: see `mirrored`)."""
+        mirrored = self.mirrored if flip is None else flip
 
         def predict(part: Part) -> Tensor:
-            total = self._probabilities(grid, part, flip)
+            total = self._probabilities(grid, part, mirrored)
             for other in self.others:
-                total += other._probabilities(grid, part, flip)
+                total += other._probabilities(grid, part, mirrored)
             return total
 
         if "atlas" in self.settings:
@@ -102,7 +107,8 @@ class Segmenter(Stored):
             found = atlas.label(grid.numbers()[0], grid.spacing, fit)
         else:
             found = label_tiles(predict, grid.shape, patch=self.patch, classes=len(self.labels) + 1)
-        return keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
+        found = keep_largest(found, [self.labels.index(name) + 1 for name in self.largest])
+        return part_at_slice(found, self.meet[0], self.meet[1]) if self.meet else found
 
     @torch.no_grad()
     def probabilities(self, grid: Grid) -> Tensor:
@@ -198,6 +204,19 @@ def keep_largest(labels: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np
         if count > 1:
             kept[(parts > 0) & (parts != np.bincount(parts.ravel())[1:].argmax() + 1)] = 0
     return kept
+
+
+def meeting(labels: NDArray[np.uint8], behind: int, front: int) -> int:
+    """The slice along H of labels (D, H, W) from which on most of two are `front`; before it most are `behind`."""
+    back, fore = ((labels == value).sum((0, 2)) for value in (behind, front))
+    right = [back[:cut].sum() + fore[cut:].sum() for cut in range(labels.shape[1] + 1)]
+    return int(np.argmax(right))
+
+
+def part_at_slice(labels: NDArray[np.uint8], behind: int, front: int) -> NDArray[np.uint8]:
+    """A label map (D, H, W) in which two labels meet exactly at the slice that parts them best (`meeting`)."""
+    sides = np.where(np.arange(labels.shape[1]) < meeting(labels, behind, front), behind, front).astype(np.uint8)
+    return np.where(np.isin(labels, (behind, front)), sides[:, None], labels)
 
 
 def places(

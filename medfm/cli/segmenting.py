@@ -17,7 +17,14 @@ __all__ = ["evaluate_lesions", "evaluate_segment", "named_labels", "plan", "segm
 Labels = Annotated[
     list[str] | None, typer.Option(help="VALUE=NAME of a label, where the data does not say.", metavar="VALUE=NAME")
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirrored scan too, where the model was trained so.")]
+Flip = Annotated[
+    bool | None,
+    typer.Option(
+        "--flip/--no-flip",
+        help="Look at the mirrored scan too, where the model was trained so.",
+        show_default="as its card",
+    ),
+]
 
 
 @app.command()
@@ -30,7 +37,7 @@ def segment(
     ] = "",
     series: Series = None,
     frame: Frame = None,
-    flip: Flip = False,
+    flip: Flip = None,
     as_json: Annotated[bool, typer.Option("--json", help="The volumes as one JSON object.")] = False,
     box: Annotated[
         str | None,
@@ -193,7 +200,7 @@ def evaluate_segment(
     truth: Annotated[Path | None, typer.Option(help="What `--prediction` is held against.", metavar="DIR")] = None,
     label: Labels = None,
     held_out: HeldOut = False,
-    flip: Flip = False,
+    flip: Flip = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Maps leave out what is there: count a class where it is drawn only.")
     ] = False,

@@ -27,8 +27,8 @@ Record = dict[str, Any]
 
 def evaluate_segment(
     model: Segmenter, data: Path, *, output: Path, held_out: bool = False, labels: Mapping[int, str] | None = None,
-    flip: bool = False, partial: bool = False, limit: int | None = None, tolerance: float = 1.0, resamples: int = 2000,
-    seed: int = 0,
+    flip: bool | None = None, partial: bool = False, limit: int | None = None, tolerance: float = 1.0,
+    resamples: int = 2000, seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Segment every scan of a data set; write `output/cases.jsonl` and `output/metrics.json`, return the metrics.
 
@@ -48,7 +48,8 @@ def evaluate_segment(
     pairs = of_held_patients(found.pairs, model.about)[0] if held_out else found.pairs
     chosen = LabelledScans(found.name, pairs[:limit], found.labels)
     records = list(_segmented(model, chosen, flip=flip, tolerance=tolerance, partial=partial))
-    about = {"name": model.name, "flip": flip, "held_out_only": held_out, "partial": partial}
+    mirrored = model.mirrored if flip is None else flip
+    about = {"name": model.name, "flip": mirrored, "held_out_only": held_out, "partial": partial}
     taken = {
         f"{key}_per_scan": round(float(np.median([r[key] for r in records])), 3) for key in ("seconds", "cpu_seconds")
     }
@@ -88,7 +89,7 @@ def compare_masks(
 
 
 def _segmented(
-    model: Segmenter, data: LabelledScans, *, flip: bool, tolerance: float, partial: bool
+    model: Segmenter, data: LabelledScans, *, flip: bool | None, tolerance: float, partial: bool
 ) -> Iterator[Record]:
     from rich.progress import track
 

@@ -38,7 +38,7 @@ class Supervised(nn.Module):
             only that draw it.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). bend: mm of `random_bend`, 0 for
             none. vary: strength of the changes of intensity, 0 for none.
-        largest: labels of one connected part, of which the model keeps the largest it finds.
+        mirrored, largest, meet: how the model reads and tidies what it finds, see `Segmenter`.
         checked: held-out scans looked at after a pass.
         agree: arguments of `Agreement`, to learn from scans without labels too (see `unlabelled_volumes`).
     """
@@ -47,7 +47,8 @@ class Supervised(nn.Module):
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float | list[float] = 15.0, zoom: float = 0.15, flips: str = "",
-        bend: float | list[float] = 0.0, vary: float = 1.0, largest: Sequence[str] = (), checked: int = 12,
+        bend: float | list[float] = 0.0, vary: float = 1.0, mirrored: bool = False, largest: Sequence[str] = (),
+        meet: Sequence[str] = (), checked: int = 12,
         agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -60,7 +61,7 @@ class Supervised(nn.Module):
         self.loss = SegmentLoss(**(loss or {}), together=together)
         self.network = Segmenter(
             encoder=model["encoder"], head=model.get("head", {}), labels=names, prepare=prepare, patch=tile or patch,
-            flips=flips, largest=largest,
+            flips=flips, mirrored=mirrored, largest=largest, meet=meet,
             about=told_of_split(data, self.cases, self.held)
             | told_of_colour(self.cases, preparation),
         )  # fmt: skip

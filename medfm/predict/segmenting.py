@@ -26,13 +26,14 @@ _FIELD = 150.0  # mm that slices of a trunk or a head measure at least; what is 
 
 
 @verb
-def segment(model: Segmenter, scan: Scan, *, flip: bool = False) -> Mask:
+def segment(model: Segmenter, scan: Scan, *, flip: bool | None = None) -> Mask:
     """The structures of `model.labels` in `scan`, in the scan's own space: (D, H, W), values 1, 2, ...
 
     The scan is read tile by tile where it is larger than the model's patch. flip: look at mirrored tiles as well, where
-    the model was trained on them; better by little, slower by the number of mirrors. Of a model of the whole body,
-    what cannot lie in the part that the scan shows is left out: a brain tumour in an abdomen. The part is
-    `scan.body_part`, or that of most of what was outlined; of scans longer than any part, nothing is left out.
+    the model was trained on them; better by little, slower by the number of mirrors; None: as the model's folder says.
+    Of a model of the whole body, what cannot lie in the part that the scan shows is left out: a brain tumour in an
+    abdomen. The part is `scan.body_part`, or that of most of what was outlined; of scans longer than any part, nothing
+    is left out.
 
     Raises ScanError: the scan holds too little of what the model fits an atlas to.
     """

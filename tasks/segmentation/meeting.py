@@ -20,7 +20,7 @@ from medfm.data.patients import of_held_patients
 from medfm.data.volumes import find_pairs, read_labels
 from medfm.metrics import label_dice
 from medfm.predict import segment
-from medfm.segmenter import load_segmenter
+from medfm.segmenter import load_segmenter, meeting, part_at_slice
 
 
 def main() -> None:
@@ -36,25 +36,17 @@ def main() -> None:
     for pair in of_held_patients(data.pairs, model.about)[0]:
         scan, truth = read_labels(pair, data.labels)
         found = segment(model, scan).array
-        right = np.where(np.arange(truth.shape[1])[:, None] < meeting(truth), 2, 1) * (found > 0)
-        rows.append((meeting(found) - meeting(truth), score(found, truth), score(right, truth)))
+        right = np.where(np.arange(truth.shape[1])[:, None] < meeting(truth, 2, 1), 2, 1) * (found > 0)
+        rows.append((meeting(found, 2, 1) - meeting(truth, 2, 1), score(found, truth), score(right, truth)))
     off, now, best = np.array(rows).T
     exact, mean = np.sum(off == 0), np.abs(off).mean()
     print(f"{len(rows)} held out: the model's slice is the right one {exact} times, off by {mean:.2f} on average")
     print(f"Dice {now.mean():.3f}, with the right slice {best.mean():.3f}")
 
 
-def meeting(labels: NDArray) -> int:
-    """The slice along H of (D, H, W) labels 1 and 2 from which on most voxels are 1 and before which most are 2."""
-    front, back = ((labels == value).sum((0, 2)) for value in (1, 2))
-    wrong = [front[:cut].sum() + back[cut:].sum() for cut in range(labels.shape[1] + 1)]
-    return int(np.argmin(wrong))
-
-
 def mixed(labels: NDArray) -> int:
-    """Voxels on the wrong side of that slice."""
-    cut = meeting(labels)
-    return int((labels[:, :cut] == 1).sum() + (labels[:, cut:] == 2).sum())
+    """Voxels on the wrong side of the slice that parts 2 from 1 best."""
+    return int((part_at_slice(labels, 2, 1) != labels).sum())
 
 
 def score(found: NDArray, truth: NDArray) -> float:

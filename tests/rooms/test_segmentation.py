@@ -32,7 +32,7 @@ from medfm.nn import half
 from medfm.nn.tiles import label_tiles, starts
 from medfm.predict.segmenting import asymmetry
 from medfm.scan import Scan
-from medfm.segmenter import Segmenter, grow, keep_largest, load_segmenter, places
+from medfm.segmenter import Segmenter, grow, load_segmenter, places
 from medfm.train.loop import train
 
 
@@ -169,16 +169,6 @@ def test_tiles_reach_every_voxel(size: int, patch: int, overlap: float) -> None:
     assert all(b - a <= max(1, round(patch * (1 - overlap))) for a, b in itertools.pairwise(begun))
 
 
-def test_mirrored_tiles_are_mirrored_back() -> None:
-    settings = {"encoder": {"name": "conv", "ndim": 3, "channels": [4, 8]}, "head": {}, "labels": ["a"]}
-    model = Segmenter(**settings, prepare={"intensity": "zscore"}, patch=[16, 16, 16], flips="W").eval()
-    values = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
-    grid = model.preparation(Scan.from_array(values, affine=np.eye(4)))
-    mirrored = model.preparation(Scan.from_array(values[:, :, ::-1].copy(), affine=np.eye(4)))
-    one, other = (model.label(g, flip=True) for g in (grid, mirrored))
-    np.testing.assert_array_equal(one, other[:, :, ::-1])
-
-
 def test_perfect_masks_score_one_and_shifted_ones_less(balls: Path, tmp_path: Path) -> None:
     truth, shifted = balls / "labelsTr", tmp_path / "shifted"
     shifted.mkdir()
@@ -267,13 +257,6 @@ def test_folds_measure_each_scan_once_and_leave_an_ensemble(tmp_path: Path) -> N
     assert not held[0] & held[1] and len(held[0] | held[1] | held[2]) == 6
     with pytest.raises(ConfigError, match="folds"):
         cross_validate(recipe, output=tmp_path / "other", folds=9)
-
-
-def test_the_largest_part_is_kept() -> None:
-    labels = np.zeros((4, 6, 6), np.uint8)
-    labels[1, 0:2, 0:2], labels[2, 4, 4], labels[3, 0, 5] = 1, 1, 2
-    kept = keep_largest(labels, [1])
-    assert (kept == 1).sum() == 4 and kept[2, 4, 4] == 0 and kept[3, 0, 5] == 2
 
 
 def test_figures_of_surfaces_come_without_warnings(recwarn: pytest.WarningsRecorder) -> None:
