@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from medfm.nn.atlas import Atlas, Fit
 from medfm.nn.tiles import Part, label_tiles
 from medfm.stored import Stored, load_stored
 
-__all__ = ["Segmenter", "grow", "keep_largest", "load_segmenter", "meeting", "part_at_slice", "places"]
+__all__ = ["Segmenter", "grow", "join", "keep_largest", "load_segmenter", "meeting", "part_at_slice", "places"]
 
 
 class Segmenter(Stored):
@@ -261,3 +263,29 @@ def load_segmenter(name: str | Path, *, device: str = "cpu") -> Segmenter:
     inside = assets.adapter_folder(name)
     model.others = [load_segmenter(inside / member, device=device) for member in model.settings.get("members", [])]
     return model
+
+
+def join(members: Sequence[Path], output: Path, settings: Mapping[str, Any] | None = None, **about: Any) -> None:
+    """Make `output` a model that means the probabilities of `members`: the first of them, the others in folders of it.
+
+    settings, about: what its `medfm.json` says other than the first member's. Held out are patients whom none of them
+    was trained on.
+
+    Raises ConfigError: members that differ in labels or in what they read, or two folders of one name.
+    """
+    told = [json.loads((member / "medfm.json").read_text()) for member in members]
+    names = [member.name for member in members[1:]]
+    if len(set(names)) < len(names) or any(t[key] != told[0][key] for t in told for key in ("labels", "prepare")):
+        raise ConfigError(
+            f"found {[*map(str, members)]}; expected folders of other names, of the same labels and `prepare`"
+        )
+    held = set.intersection(*(set(t["about"].get("held out", [])) for t in told))
+    for member in members[1:]:
+        if member.parent != output:
+            (output / member.name).mkdir(parents=True)
+            for file in ("medfm.json", Segmenter.file):
+                shutil.copy(member / file, output / member.name / file)
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.copy(members[0] / Segmenter.file, output / Segmenter.file)
+    own = {"members": names, **(settings or {}), "about": {**told[0]["about"], "held out": sorted(held), **about}}
+    (output / "medfm.json").write_text(json.dumps(told[0] | own, indent=1) + "\n")

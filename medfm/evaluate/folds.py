@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from medfm.errors import ConfigError
 from medfm.evaluate.overlap import agreement, figures
 from medfm.evaluate.segment import Record, written
 from medfm.predict import segment
-from medfm.segmenter import Segmenter, keep_largest, load_segmenter
+from medfm.segmenter import Segmenter, join, keep_largest, load_segmenter
 from medfm.train.loop import train
 
 __all__ = ["cross_validate", "folds_of"]
@@ -66,7 +65,7 @@ def cross_validate(
         {**p, "classes": {name: (q if name in chosen else p)["classes"][name] for name in p["classes"]}}
         for p, q in zip(plain, largest, strict=True)
     ]
-    _ensemble(output, folds, chosen)
+    join([output / f"fold{number}" for number in range(folds)], output, {"largest": chosen}, folds=folds)
     about = {"name": output.name, "folds": folds}
     after = figures(records, list(found.labels.values()), resamples=2000, seed=0)
     metrics = written(plain, found, about, output, 2000, 0, tolerance)
@@ -90,12 +89,3 @@ def _both(model: Segmenter, pair: Pair, data: LabelledScans, tolerance: float) -
 def _dice(records: list[Record], name: str) -> float:
     values = [record["classes"][name]["dice"] for record in records]
     return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
-
-
-def _ensemble(output: Path, folds: int, largest: list[str]) -> None:
-    first = output / "fold0"
-    shutil.copy(first / "segment.safetensors", output / "segment.safetensors")
-    settings = json.loads((first / "medfm.json").read_text())
-    about = {**settings.get("about", {}), "folds": folds, "held out": []}
-    settings |= {"members": [f"fold{number}" for number in range(1, folds)], "largest": largest, "about": about}
-    (output / "medfm.json").write_text(json.dumps(settings, indent=1) + "\n")

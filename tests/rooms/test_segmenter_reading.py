@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import medfm
+from medfm.errors import ConfigError
 from medfm.scan import Scan
-from medfm.segmenter import Segmenter, keep_largest, load_segmenter, meeting, part_at_slice
+from medfm.segmenter import Segmenter, join, keep_largest, load_segmenter, meeting, part_at_slice
 
 
-def small(**more: Any) -> Segmenter:
-    torch.manual_seed(0)
+def small(seed: int = 0, **more: Any) -> Segmenter:
+    torch.manual_seed(seed)
     settings: dict[str, Any] = {"encoder": {"name": "conv", "ndim": 3, "channels": [4, 8]}, "head": {}}
     return Segmenter(**settings, labels=["a", "b"], prepare={"intensity": "zscore"}, patch=[16, 16, 16], **more).eval()
 
@@ -66,3 +68,20 @@ def test_what_a_folder_says_of_two_labels_holds_in_patient_space(tmp_path: Path)
         assert len(behind) and len(front)
         y = [(mask.affine @ np.c_[places, np.ones(len(places))].T)[1] for places in (behind, front)]
         assert y[0].max() < y[1].min()
+
+
+def test_several_models_become_one_that_means_them_and_claims_nobody_whom_one_of_them_saw(tmp_path: Path) -> None:
+    held = (["ann", "bob"], ["bob", "cem"], ["bob"])
+    for number, names in enumerate(held):
+        small(number, about={"held out": names}).save(tmp_path / f"run{number}")
+    runs = [tmp_path / f"run{number}" for number in range(3)]
+    join(runs, tmp_path / "mean")
+    model = load_segmenter(tmp_path / "mean")
+    assert model.about["held out"] == ["bob"] and len(model.others) == 2
+    values = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
+    grid = model.preparation(Scan.from_array(values, affine=np.eye(4)))
+    mean = torch.stack([load_segmenter(run).probabilities(grid) for run in runs]).mean(0)
+    np.testing.assert_array_equal(model.label(grid), mean.argmax(0))
+    small(meet=["b", "a"]).save(tmp_path / "again" / "run1")
+    with pytest.raises(ConfigError, match="other names"):
+        join([*runs, tmp_path / "again" / "run1"], tmp_path / "other")
