@@ -48,6 +48,13 @@ class _Grouped(TyperGroup):
         first = {name: found[name] for names in _PANELS.values() for name in names}
         super().__init__(commands=first | found, **settings)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "" in args:  # as a file it would be the current folder, with whatever scans lie there
+            raise typer.BadParameter(
+                "an argument is empty (a variable without a value?); for the current folder write ."
+            )
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     cls=_Grouped,

@@ -84,6 +84,14 @@ def test_a_prior_that_is_not_there_is_not_taken_for_the_text_of_a_report(medfm: 
         assert result.code == 2 and f"--prior {wrong}: there is no such file" in result.err
 
 
+def test_an_empty_argument_is_not_the_current_folder(
+    medfm: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures)
+    result = medfm("ask", "", BRIGHT)
+    assert result.code == 2 and "an argument is empty" in result.err and not result.out
+
+
 def test_a_name_nearly_right_is_proposed(medfm: Any, pictures: Path) -> None:
     result = medfm("detect", str(pictures / "dark.png"), "--task", "nodule")
     assert result.code == 2 and "Did you mean 'nodules'?" in result.err
