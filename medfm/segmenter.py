@@ -68,6 +68,8 @@ class Segmenter(Stored):
         }  # fmt: skip
         self.labels, self.patch, self.flips = list(labels), (patch[0], patch[1], patch[2]), flips
         self.mirrored, self.places, self.largest = mirrored, places, list(largest)
+        if unknown := {*largest, *meet} - set(labels):
+            raise ConfigError(f"largest and meet: found {sorted(unknown)}, which are no labels of {labels}")
         self.meet = [self.labels.index(name) + 1 for name in meet]
         if atlas:
             self.register_buffer(

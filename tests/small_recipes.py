@@ -119,7 +119,8 @@ SMALL: dict[str, Callable[[Made], list[str]]] = {
     "supervised": lambda made: [
         f"data.train='{labelled_volumes(made.folder / 'balls')}'", "data.hold=0.34", "objective.patch=[16, 32, 32]",
         "objective.tile=[16, 32, 32]", "train.budget=0", "objective.repeats=1", "objective.batch=1",
-        "objective.prepare.size=32", "data.labels={1: ball, 2: core}", "objective.largest=[]",
+        "objective.prepare.size=32", "data.labels={1: ball, 2: core}",
+        "objective.largest=[]", "objective.meet=[]",
     ],
     "painted": lambda made: [
         "data={{train: ['{}'], validate: ['{}']}}".format(*label_maps(made.folder / "heads")), "train.budget=0",

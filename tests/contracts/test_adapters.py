@@ -29,7 +29,8 @@ def test_a_default_ships() -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_an_adapter_stays_small(folder: Path) -> None:
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    assert size < (40 * 2**20 if KINDS[folder] == "answers" else 12e6)
+    networks = len(list(folder.rglob("medfm.json")))
+    assert size < (40 * 2**20 if KINDS[folder] == "answers" else 12e6 if networks == 1 else 20e6)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)

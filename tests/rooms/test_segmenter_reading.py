@@ -85,3 +85,9 @@ def test_several_models_become_one_that_means_them_and_claims_nobody_whom_one_of
     small(meet=["b", "a"]).save(tmp_path / "again" / "run1")
     with pytest.raises(ConfigError, match="other names"):
         join([*runs, tmp_path / "again" / "run1"], tmp_path / "other")
+
+
+@pytest.mark.parametrize("setting", ["largest", "meet"])
+def test_a_name_that_is_no_label_is_named(setting: str) -> None:
+    with pytest.raises(ConfigError, match="liver"):
+        small(**{setting: ["a", "liver"]})
