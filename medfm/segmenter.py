@@ -276,13 +276,15 @@ def join(members: Sequence[Path], output: Path, settings: Mapping[str, Any] | No
     settings, about: what its `medfm.json` says other than the first member's. Held out are patients whom none of them
     was trained on.
 
-    Raises ConfigError: members that differ in labels or in what they read, or two folders of one name.
+    Raises ConfigError: members that differ in labels or in what they read, or are several, or two folders of one name.
     """
     told = [json.loads((member / "medfm.json").read_text()) for member in members]
     names = [member.name for member in members[1:]]
-    if len(set(names)) < len(names) or any(t[key] != told[0][key] for t in told for key in ("labels", "prepare")):
+    alike = all(t[key] == told[0][key] for t in told for key in ("labels", "prepare"))
+    if len(set(names)) < len(names) or not alike or any("members" in t for t in told):
         raise ConfigError(
-            f"found {[*map(str, members)]}; expected folders of other names, of the same labels and `prepare`"
+            f"found {[*map(str, members)]}; expected folders of other names, each of one network, of the same labels and "
+            "`prepare`"
         )
     held = set.intersection(*(set(t["about"].get("held out", [])) for t in told))
     for member in members[1:]:

@@ -85,6 +85,9 @@ def test_several_models_become_one_that_means_them_and_claims_nobody_whom_one_of
     small(meet=["b", "a"]).save(tmp_path / "again" / "run1")
     with pytest.raises(ConfigError, match="other names"):
         join([*runs, tmp_path / "again" / "run1"], tmp_path / "other")
+    with pytest.raises(ConfigError, match="each of one network"):
+        join([*runs, tmp_path / "mean"], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("setting", ["largest", "meet"])
