@@ -283,8 +283,8 @@ def join(members: Sequence[Path], output: Path, settings: Mapping[str, Any] | No
     alike = all(t[key] == told[0][key] for t in told for key in ("labels", "prepare"))
     if len(set(names)) < len(names) or not alike or any("members" in t for t in told):
         raise ConfigError(
-            f"found {[*map(str, members)]}; expected folders of other names, each of one network, of the same labels and "
-            "`prepare`"
+            f"found {[*map(str, members)]}; expected folders of other names, each of one network, of the same labels "
+            "and `prepare`"
         )
     held = set.intersection(*(set(t["about"].get("held out", [])) for t in told))
     for member in members[1:]:
