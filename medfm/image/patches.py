@@ -42,10 +42,12 @@ def random_map(
     return matrix
 
 
-def random_bend(patch: Shape, spacing: Tensor, generator: torch.Generator, *, mm: float | Sequence[float]) -> Tensor:
+def random_bend(
+    patch: Shape, spacing: Tensor, generator: torch.Generator, *, mm: float | Sequence[float], apart: float = 12.0
+) -> Tensor:
     """A smooth displacement (3, *patch) in voxels along D, H, W: normal with a deviation of `mm` (one number, or three)
-    at points 12 mm apart, linear between them (Ronneberger et al. 2015)."""
-    points = [max(2, round(n * s / 12) + 1) for n, s in zip(patch, spacing.tolist(), strict=True)]
+    at points `apart` mm apart, linear between them (Ronneberger et al. 2015)."""
+    points = [max(2, round(n * s / apart) + 1) for n, s in zip(patch, spacing.tolist(), strict=True)]
     deviation = torch.tensor(mm, dtype=torch.float32).expand(3) / spacing
     drawn = torch.randn(1, 3, *points, generator=generator) * deviation.view(1, 3, 1, 1, 1)
     return F.interpolate(drawn, patch, mode="trilinear", align_corners=True)[0]

@@ -37,7 +37,7 @@ class Supervised(nn.Module):
             out, what was drawn together is counted over the others, and a class counts in the scores of those scans
             only that draw it.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). bend: mm of `random_bend`, 0 for
-            none. vary: strength of the changes of intensity, 0 for none.
+            none, at points `apart` mm apart. vary: strength of the changes of intensity, 0 for none.
         mirrored, largest, meet: how the model reads and tidies what it finds, see `Segmenter`.
         checked: held-out scans looked at after a pass.
         agree: arguments of `Agreement`, to learn from scans without labels too (see `unlabelled_volumes`).
@@ -47,7 +47,7 @@ class Supervised(nn.Module):
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float | list[float] = 15.0, zoom: float = 0.15, flips: str = "",
-        bend: float | list[float] = 0.0, vary: float = 1.0, mirrored: bool = False, largest: Sequence[str] = (),
+        bend: float | list[float] = 0.0, apart: float = 12.0, vary: float = 1.0, mirrored: bool = False, largest: Sequence[str] = (),
         meet: Sequence[str] = (), checked: int = 12,
         agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
@@ -71,7 +71,8 @@ class Supervised(nn.Module):
             self.network.about["trained on without labels"] = len(self.others)
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
-        self.degrees, self.zoom, self.flips, self.bend, self.vary = degrees, zoom, flips, bend, vary
+        self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
+        self.bend, self.apart = bend, apart
         self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
@@ -99,7 +100,9 @@ class Supervised(nn.Module):
             matrix = random_map(
                 self.patch, case.spacing, generator, degrees=self.degrees, zoom=self.zoom, flips=self.flips
             )
-            bend = random_bend(self.patch, case.spacing, generator, mm=self.bend) if self.bend else None
+            bend = (
+                random_bend(self.patch, case.spacing, generator, mm=self.bend, apart=self.apart) if self.bend else None
+            )
             x, target = sample_patch(
                 case.x.float(), case.labels, centre=self._centre(case, generator), patch=self.patch, matrix=matrix,
                 classes=len(self.network.labels) + 1, bend=bend,
