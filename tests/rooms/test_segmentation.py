@@ -79,6 +79,8 @@ def test_bent_patches_take_their_labels_along() -> None:
         assert not torch.equal(seen, sample_patch(x, labels, **straight)[0])
         assert ((seen[0] > 3.5) == (target == 1)).float().mean() > 0.98
     assert (bend[0] == 0).all() and (bend[2] == 0).all() and 0.5 < bend[1].std() < 2  # 2 mm at the points, less between
+    near, far = (random_bend((24, 24, 24), spacing, generator, mm=2.0, apart=mm) for mm in (3.0, 12.0))
+    assert near.diff(dim=3).abs().mean() > 2 * far.diff(dim=3).abs().mean()
 
 
 def test_the_loss_of_half_precision_is_summed_in_full() -> None:

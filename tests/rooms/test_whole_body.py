@@ -1,20 +1,28 @@
-"""TotalSegmentator (a stub of it) behind our verb: on the scan's grid, offline; what is missing or cut is told."""
+"""The whole body: TotalSegmentator (a stub of it) behind our verb, and our recipe of it on made-up bodies."""
 
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from medfm import assets
 from medfm.cli import app
+from medfm.config import load_recipe
+from medfm.data.volumes import find_pairs, read_labels
 from medfm.errors import ScanError, WeightsError
+from medfm.evaluate.segment import evaluate_segment
 from medfm.predict.segmenting import cut_off
 from medfm.predict.whole_body import outline_whole_body
 from medfm.scan import Mask, Scan
+from medfm.segmenter import load_segmenter
+from medfm.train.loop import train
 
 STUB = {
     "__init__": "",
@@ -101,3 +109,31 @@ def test_a_picture_has_no_border_that_cuts() -> None:
     assert cut_off(Mask(labels, np.eye(4), {1: "vessel"})) == []
     assert cut_off(Mask(np.pad(labels, ((1, 1), (1, 1), (1, 1))), np.eye(4), {1: "vessel"})) == []
     assert cut_off(Mask(np.pad(labels, ((1, 0), (1, 1), (1, 1))), np.eye(4), {1: "vessel"})) == ["vessel"]
+
+
+def test_made_up_bodies_hold_every_structure_each_in_its_place(tmp_path: Path) -> None:
+    bodies = runpy.run_path(str(assets.root() / "tasks" / "segmentation" / "bodies.py"))
+    bodies["write_bodies"](tmp_path, count=2)
+    found = find_pairs(tmp_path)
+    assert len(found.pairs) == 2 and len(found.labels) == 104 and found.channel == "CT"
+    one, other = (read_labels(pair, found.labels)[1] for pair in found.pairs)
+    assert len(np.unique(one)) == len(np.unique(other)) == 105 and (one != other).any()
+    (labels, around), _ = bodies["first_body"](torch.Generator().manual_seed(0))
+    assert (around[labels > 0] == 1).all()
+    for axis in range(3):
+        a, b = labels.narrow(axis, 1, 47), labels.narrow(axis, 0, 47)
+        assert not ((a != b) & (a > 0) & (b > 0)).any()
+
+
+@pytest.mark.slow
+def test_the_recipe_tells_104_structures_apart(tmp_path: Path) -> None:
+    bodies = runpy.run_path(str(assets.root() / "tasks" / "segmentation" / "bodies.py"))
+    bodies["write_bodies"](tmp_path / "bodies", count=40)
+    changes = bodies["CHANGES"]
+    folder = train(
+        load_recipe("segmentation/totalsegmentator", [f"data.train='{tmp_path / 'bodies'}'", *changes]),
+        output=tmp_path / "run",
+    )
+    figures = evaluate_segment(load_segmenter(folder), tmp_path / "bodies", output=tmp_path / "figures", held_out=True)
+    assert figures["overall"]["value"] >= 0.85
+    assert not any(figures["missed"].values())
