@@ -56,6 +56,13 @@ class GridPrepare:
         """Whether what the network reads lies in 0..1."""
         return self.intensity in ("range", "windows")
 
+    @property
+    def scales(self) -> list[float]:
+        """How much a step in brightness counts in each channel, against the first."""
+        several = self.intensity == "windows" and len(self.windows) == self.channels
+        widths = [width for _, width in self.windows] if several else [1.0] * self.channels
+        return [widths[0] / width for width in widths]
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["patch_grid", "random_bend", "random_map", "sample_patch", "tint", "vary_intensity"]
+__all__ = ["patch_grid", "random_bend", "random_map", "sample_patch", "shaded", "tint", "vary_intensity"]
 
 Shape = tuple[int, int, int]
 
@@ -118,6 +118,19 @@ def vary_intensity(x: Tensor, generator: torch.Generator, *, strength: float = 1
     value, chosen = draw(0.3)
     z = z + chosen * value.abs() * 0.2 * torch.randn(x.shape, generator=generator)
     return z * std + mean
+
+
+def shaded(x: Tensor, target: Tensor, offsets: Tensor, scales: Sequence[float]) -> Tensor:
+    """x (B, C, D, H, W) with the classes of target (B, D, H, W) brighter by offsets (B, 1 + K), the background's aside.
+
+    scales: of each channel's numbers against those of the offsets. Where a channel is at the end of its window, at 0 or
+    1, it stays there.
+    """
+    offsets = offsets.clone()
+    offsets[:, 0] = 0
+    by = torch.stack([own[labels] for own, labels in zip(offsets, target, strict=True)])[:, None]
+    moved = x + by * torch.tensor(list(scales)).view(1, -1, 1, 1, 1)
+    return torch.where((x == 0) | (x == 1), x, moved)
 
 
 def tint(x: Tensor, generator: torch.Generator, *, strength: float) -> Tensor:

@@ -13,7 +13,7 @@ from medfm.data.batches import Batches
 from medfm.data.patients import told_of_colour, told_of_split
 from medfm.data.volumes import VolumeCase, both_volumes, unlabelled_volumes
 from medfm.grid import Grid, GridPrepare
-from medfm.image.patches import random_bend, random_map, sample_patch, vary_intensity
+from medfm.image.patches import random_bend, random_map, sample_patch, shaded, vary_intensity
 from medfm.losses import SegmentLoss, deep_loss, drawn_together
 from medfm.metrics import label_dice
 from medfm.objectives.agreement import Agreement
@@ -38,6 +38,9 @@ class Supervised(nn.Module):
             only that draw it.
         degrees, zoom, flips: of the random maps (`medfm.image.patches.random_map`). bend: mm of `random_bend`, 0 for
             none, at points `apart` mm apart. vary: strength of the changes of intensity, 0 for none.
+        shades: how far each class of a patch gets brighter or darker of its own, a deviation in units of the first
+            channel, 0 for none: other scanners and phases of contrast, where the scans are few (after SynthSeg,
+            Billot et al. 2023, on scans instead of paint).
         mirrored, largest, meet: how the model reads and tidies what it finds, see `Segmenter`.
         checked: held-out scans looked at after a pass.
         agree: arguments of `Agreement`, to learn from scans without labels too (see `unlabelled_volumes`).
@@ -47,7 +50,8 @@ class Supervised(nn.Module):
         self, *, model: dict[str, Any], data: dict[str, Any], prepare: dict[str, Any], patch: list[int],
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float | list[float] = 15.0, zoom: float = 0.15, flips: str = "",
-        bend: float | list[float] = 0.0, apart: float = 12.0, vary: float = 1.0, mirrored: bool = False,
+        bend: float | list[float] = 0.0, apart: float = 12.0, vary: float = 1.0, shades: float = 0.0,
+        mirrored: bool = False,
         largest: Sequence[str] = (), meet: Sequence[str] = (), checked: int = 12, agree: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:  # fmt: skip
@@ -72,7 +76,7 @@ class Supervised(nn.Module):
         self.patch = (patch[0], patch[1], patch[2])
         self.foreground, self.checked = foreground, checked
         self.degrees, self.zoom, self.flips, self.vary = degrees, zoom, flips, vary
-        self.bend, self.apart = bend, apart
+        self.bend, self.apart, self.shades = bend, apart, shades
         self.batches = Batches([0] * len(self.cases) * repeats, batch, seed=seed)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
@@ -83,6 +87,9 @@ class Supervised(nn.Module):
         """
         generator = self.batches.generator(indices)
         x, target, spacing = self._patches([self.cases[i % len(self.cases)] for i in indices], generator)
+        if self.shades:
+            offsets = torch.randn(len(x), len(self.network.labels) + 1, generator=generator) * self.shades
+            x = shaded(x, target, offsets, self.network.preparation.scales)
         x = self._recoloured(x, generator)
         if self.agreement is None:
             return {"x": x, "target": target, "spacing": spacing}

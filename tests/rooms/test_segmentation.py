@@ -24,8 +24,9 @@ from medfm.errors import AdapterMismatch, ConfigError, DataError, UnknownName
 from medfm.evaluate.folds import cross_validate
 from medfm.evaluate.overlap import agreement
 from medfm.evaluate.segment import compare_masks, evaluate_segment
+from medfm.grid import GridPrepare
 from medfm.heads.structures import StructureHead
-from medfm.image.patches import random_bend, random_map, sample_patch
+from medfm.image.patches import random_bend, random_map, sample_patch, shaded
 from medfm.losses import SegmentLoss, deep_loss, drawn_together
 from medfm.metrics import label_dice
 from medfm.nn import half
@@ -81,6 +82,17 @@ def test_bent_patches_take_their_labels_along() -> None:
     assert (bend[0] == 0).all() and (bend[2] == 0).all() and 0.5 < bend[1].std() < 2  # 2 mm at the points, less between
     near, far = (random_bend((24, 24, 24), spacing, generator, mm=2.0, apart=mm) for mm in (3.0, 12.0))
     assert near.diff(dim=3).abs().mean() > 2 * far.diff(dim=3).abs().mean()
+
+
+def test_a_class_gets_its_own_shade_in_every_window() -> None:
+    hu = torch.tensor([-1000.0, -100.0, 20.0, 60.0, 3000.0]).view(1, 1, 1, 1, 5)
+    target = torch.tensor([1, 0, 1, 2, 2]).view(1, 1, 1, 5)
+    ready = GridPrepare(intensity="windows", channels=3, windows=((40, 400), (-300, 1400), (400, 1400)))
+    moved = hu + torch.tensor([0.0, 0.0, 40.0, -20.0, 0.0])  # ends of windows stay
+    shown = [torch.cat([((x - low) / w).clamp(0, 1) for low, w in ((-160, 400), (-1000, 1400), (-300, 1400))], 1)
+             for x in (hu, moved)]  # fmt: skip
+    made = shaded(shown[0], target, torch.tensor([[0.7, 0.1, -0.05]]), ready.scales)
+    torch.testing.assert_close(made, shown[1])
 
 
 def test_the_loss_of_half_precision_is_summed_in_full() -> None:
