@@ -137,3 +137,6 @@ def test_the_recipe_tells_104_structures_apart(tmp_path: Path) -> None:
     figures = evaluate_segment(load_segmenter(folder), tmp_path / "bodies", output=tmp_path / "figures", held_out=True)
     assert figures["overall"]["value"] >= 0.85
     assert not any(figures["missed"].values())
+    rows = map(json.loads, (tmp_path / "figures" / "cases.jsonl").read_text().splitlines())
+    both = [(c["volume_ml"], c["true_volume_ml"]) for row in rows for c in row["classes"].values()]
+    assert np.mean([abs(found - true) / true for found, true in both if true]) <= 0.10
