@@ -66,11 +66,14 @@ def of_held_patients(items: Sequence[Item], about: Mapping[str, Any]) -> tuple[l
 
 
 def told_of_split(data: dict[str, Any], cases: Sequence[OfPatient], held: Iterable[OfPatient]) -> dict[str, Any]:
-    """What a card must say of a recipe's `data`, without where it lay: names of the set and of held-out patients."""
+    """What a card must say of a recipe's `data`, without where it lay: names of the set and of held-out patients.
+
+    Who is on both sides, as the one patient of a set may be, is not held out.
+    """
     return {
         "data": Path(str(data["train"])).name,
         "trained on": len(cases),
-        "held out": sorted({case.patient for case in held}),
+        "held out": sorted({case.patient for case in held} - {case.patient for case in cases}),
     }
 
 

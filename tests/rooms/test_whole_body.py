@@ -16,7 +16,7 @@ from medfm import assets
 from medfm.cli import app
 from medfm.config import load_recipe
 from medfm.data.volumes import find_pairs, read_labels
-from medfm.errors import ScanError, WeightsError
+from medfm.errors import DataError, ScanError, WeightsError
 from medfm.evaluate.segment import evaluate_segment
 from medfm.predict.segmenting import cut_off
 from medfm.predict.whole_body import outline_whole_body
@@ -123,6 +123,22 @@ def test_made_up_bodies_hold_every_structure_each_in_its_place(tmp_path: Path) -
     for axis in range(3):
         a, b = labels.narrow(axis, 1, 47), labels.narrow(axis, 0, 47)
         assert not ((a != b) & (a > 0) & (b > 0)).any()
+
+
+def test_the_one_person_who_is_on_both_sides_is_not_held_out(tmp_path: Path) -> None:
+    body().write(tmp_path / "ct.nii.gz")
+    Scan.from_array(np.uint8(body().data[0] == 120) * 5, affine=body().affine).write(tmp_path / "labels.nii.gz")
+    row = {"image": str(tmp_path / "ct.nii.gz"), "label": str(tmp_path / "labels.nii.gz"), "patient": "one"}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(row))
+    small = [
+        f"data.train='{rows}'", f"data.validate='{rows}'", "train.epochs=1", "objective.repeats=1", "train.budget=0",
+        "objective.model.encoder.channels=[4, 8]", "objective.model.head.deep=0", "objective.patch=[16, 16, 16]",
+    ]  # fmt: skip
+    model = load_segmenter(train(load_recipe("segmentation/totalsegmentator", small), output=tmp_path / "run"))
+    assert model.about["trained on"] == 1 and model.about["held out"] == []
+    with pytest.raises(DataError, match="none of the 1 scans is of a patient held out"):
+        evaluate_segment(model, rows, output=tmp_path / "figures", held_out=True, labels={5: "liver"})
 
 
 @pytest.mark.slow
