@@ -142,6 +142,7 @@ def test_the_one_person_who_is_on_both_sides_is_not_held_out(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_recipe_tells_104_structures_apart(tmp_path: Path) -> None:
     bodies = runpy.run_path(str(assets.root() / "tasks" / "segmentation" / "bodies.py"))
     bodies["write_bodies"](tmp_path / "bodies", count=40)
