@@ -29,7 +29,7 @@ HALF = (24.0, 23.0, 23.0)  # voxels, of the body's axes
 ROOM = 6.8  # voxels from one structure to the next
 CHANGES = (  # of the recipe, for bodies that are small and whole
     "data.labels=null", "data.hold=0.2", "objective.prepare.spacing=[6, 6, 6]", "objective.patch=[48, 48, 48]",
-    "objective.tile=[48, 48, 48]", "objective.foreground=0", "objective.repeats=4", "train.budget=10",
+    "objective.tile=[48, 48, 48]", "objective.foreground=0", "objective.repeats=4", "train.budget=20",
 )  # fmt: skip
 
 
