@@ -51,9 +51,8 @@ class Supervised(nn.Module):
         tile: list[int] | None = None, batch: int = 2, repeats: int = 1, foreground: float = 0.33,
         loss: dict[str, Any] | None = None, degrees: float | list[float] = 15.0, zoom: float = 0.15, flips: str = "",
         bend: float | list[float] = 0.0, apart: float = 12.0, vary: float = 1.0, shades: float = 0.0,
-        mirrored: bool = False,
-        largest: Sequence[str] = (), meet: Sequence[str] = (), checked: int = 12, agree: dict[str, Any] | None = None,
-        seed: int = 0,
+        mirrored: bool = False, largest: Sequence[str] = (), meet: Sequence[str] = (), checked: int = 12,
+        agree: dict[str, Any] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         preparation = GridPrepare.from_dict(prepare)
